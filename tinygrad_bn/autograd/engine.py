@@ -1,0 +1,326 @@
+"""The chain rule: the walk from outputs to leaves, for gradients of any order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from tinygrad_bn import config
+from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.errors import GradientError, ShapeError
+
+Key: TypeAlias = tuple[Any, int]
+"""Which value a gradient is of: (its creator, which output), or (the leaf itself, 0)."""
+
+interpreters: list[Callable[[Backend], Backend]] = []
+"""The differentiable interpreter, appended by `tinygrad_bn.ops.differentiable`: a backend whose arrays are Tensors."""
+
+
+def key_of(x: Variable) -> Key:
+    return (x, 0) if x.creator is None else (x.creator, x.output)
+
+
+def collect(roots: Iterable[Variable]) -> list[Function]:
+    """Every node that the roots depend on, the youngest first: a node is younger than what it was made from."""
+    nodes: set[Function] = set()
+    stack = [root.creator for root in roots if root.creator is not None]
+    while stack:
+        node = stack.pop()
+        if node in nodes:
+            continue
+        nodes.add(node)
+        if node.inputs is None:
+            node.require_intact()
+        for x, needed in zip(node.inputs or (), node.needs, strict=True):
+            if needed and x.creator is not None and x.creator not in nodes:
+                stack.append(x.creator)
+    return sorted(nodes, key=lambda node: node.born, reverse=True)
+
+
+def leading_to(targets: set[Key], nodes: list[Function]) -> set[Function]:
+    """Those of ``nodes`` through which a target is reached."""
+    useful: set[Function] = set()
+    for node in reversed(nodes):
+        for x, needed in zip(node.inputs or (), node.needs, strict=True):
+            if needed and (x.creator in useful or key_of(x) in targets):
+                useful.add(node)
+                break
+    return useful
+
+
+def replay(node: Function) -> Function:
+    """The node again, on Tensors: everything its forward keeps has a history, so its backward has one too."""
+    node.require_intact()
+    for x in node.inputs or ():
+        if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > node.born:
+            raise GradientError(
+                f"{node.name} needs its input of shape {x.array.shape} for a gradient of higher order, "
+                "but it was changed in place after the operation"
+            )
+    twin = type(node)()
+    twin.backend = interpreters[0](node.backend)
+    twin.xp = twin.backend.xp
+    twin.needs = node.needs
+    twin.outputs = node.outputs
+    twin.forward(*(node.inputs or ()), **node.attributes)
+    return twin
+
+
+def chain_rule(
+    roots: Sequence[Variable],
+    grads: Sequence[Any],
+    *,
+    targets: Sequence[Variable] | None = None,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+) -> dict[Key, tuple[Variable, Any]]:
+    """Gradients of the leaves, or of the targets, by their key.
+
+    ``grads`` are the gradients of the roots: arrays, or Tensors with ``create_graph``; so is what comes back.
+    """
+    nodes = collect(roots)
+    found: dict[Key, tuple[Variable, Any]] = {}
+    wanted = None if targets is None else {key_of(t): t for t in targets}
+    useful = None if wanted is None else leading_to(set(wanted), nodes)
+    pending: dict[Key, Any] = {}
+
+    def add(x: Variable, grad: Any) -> None:
+        key = key_of(x)
+        if x.creator is not None:
+            known = pending.get(key)
+            pending[key] = grad if known is None else known + grad
+        elif wanted is None or key in wanted:
+            known = found.get(key)
+            found[key] = (x, grad if known is None else known[1] + grad)
+
+    for root, grad in zip(roots, grads, strict=True):
+        add(root, grad)
+    for node in nodes:
+        dy = gather(node, pending, create_graph)
+        if dy is None:
+            continue
+        if wanted is not None:
+            for position, grad in enumerate(dy):
+                if (target := wanted.get((node, position))) is not None:
+                    found[node, position] = (target, grad)
+            if useful is not None and node not in useful:
+                continue
+        inputs, needs = node.inputs or (), node.needs
+        for x, needed, dx in zip(inputs, needs, differentiate(node, dy, create_graph), strict=True):
+            if needed and dx is not None:
+                add(x, fitted(node, x, dx))
+        if not retain_graph:
+            node.release()
+    return found
+
+
+def gather(node: Function, pending: dict[Key, Any], as_tensors: bool) -> list[Any] | None:
+    """The gradients of the node's outputs, after their hooks; zeros for outputs that nothing used."""
+    if node.outputs is None:
+        grad = pending.pop((node, 0), None)
+        if grad is None:
+            return None
+        dy = [grad]
+    else:
+        dy = [pending.pop((node, position), None) for position in range(len(node.outputs))]
+        if all(grad is None for grad in dy):
+            return None
+    if node.hooks is not None:
+        for position, hook in list(node.hooks):
+            if dy[position] is not None:
+                dy[position] = hooked(hook, dy[position], node.backend)
+    if node.outputs is not None:
+        for position, (shape, dtype) in enumerate(node.outputs):
+            if dy[position] is None:
+                zeros = node.backend.xp.zeros(shape, dtype=dtype)
+                dy[position] = Variable.tensor_class.wrap(zeros, node.backend) if as_tensors else zeros
+    return dy
+
+
+def hooked(hook: Callable[[Any], Any], grad: Any, backend: Backend) -> Any:
+    """The gradient as ``hook`` leaves it: what it returns, or the same where it returns None."""
+    as_tensor = grad if isinstance(grad, Variable) else Variable.tensor_class.wrap(grad, backend)
+    result = hook(as_tensor)
+    if result is None:
+        return grad
+    if not isinstance(result, Variable) or result.array.shape != as_tensor.array.shape:
+        raise GradientError(f"expected a hook to return a gradient of shape {as_tensor.array.shape} or None")
+    return result if isinstance(grad, Variable) else result.array
+
+
+def differentiate(node: Function, dy: list[Any], create_graph: bool) -> tuple[Any, ...]:
+    """The gradients of the node's inputs."""
+    if create_graph:
+        dx = replay(node).backward(*dy)
+    else:
+        node.require_intact()
+        if node.backend.guard is None:
+            dx = node.backward(*dy)
+        else:
+            with node.backend.guard:
+                dx = node.backward(*dy)
+    if dx.__class__ is not tuple:
+        dx = (dx,)
+    if len(dx) != len(node.needs):
+        raise GradientError(f"expected {len(node.needs)} gradients from {node.name}.backward, got {len(dx)}")
+    if config.anomaly_mode.get():
+        refuse_nan(node, dx)
+    return dx  # type: ignore[no-any-return]
+
+
+def refuse_nan(node: Function, dx: tuple[Any, ...]) -> None:
+    for position, grad in enumerate(dx):
+        if grad is not None:
+            array = grad.array if isinstance(grad, Variable) else grad
+            if bool(node.backend.xp.any(node.backend.xp.isnan(array))):
+                raise GradientError(f"{node.name} made NaN as the gradient of input {position}. {node.trace}")
+
+
+def fitted(node: Function, x: Variable, dx: Any) -> Any:
+    """The gradient in the dtype of what it is a gradient of, whose shape it must have."""
+    if dx.shape != x.array.shape:
+        raise ShapeError(f"expected {node.name}.backward to give shape {x.array.shape}, got {dx.shape}")
+    if dx.dtype is not x.array.dtype and dx.dtype != x.array.dtype:
+        xp = interpreters[0](x.backend).xp if isinstance(dx, Variable) else x.backend.xp
+        return xp.astype(dx, x.array.dtype)
+    return dx
+
+
+def seeds(roots: Sequence[Variable], grads: Sequence[Any] | None, as_tensors: bool) -> list[Any]:
+    """What the walk starts from: the given gradients, or ones for scalars."""
+    if grads is not None and len(grads) != len(roots):
+        raise GradientError(f"expected {len(roots)} gradients of outputs, got {len(grads)}")
+    found: list[Any] = []
+    for root, grad in zip(roots, grads or [None] * len(roots), strict=True):
+        if not root.requires_grad:
+            raise GradientError("expected an output that requires a gradient, got one that no graph leads to")
+        if grad is None:
+            if root.array.size != 1:
+                raise GradientError(f"expected a scalar, or its gradient given, got shape {root.array.shape}")
+            ones = root.backend.xp.ones(root.array.shape, dtype=root.array.dtype)
+            grad = Variable.tensor_class.wrap(ones, root.backend)
+        if not isinstance(grad, Variable):
+            raise GradientError(f"expected the gradient of an output as a tensor, got {type(grad).__name__}")
+        if grad.backend is not root.backend or grad.array.shape != root.array.shape:
+            raise GradientError(
+                f"expected a gradient of shape {root.array.shape} on {root.backend.device}, "
+                f"got {grad.array.shape} on {grad.backend.device}"
+            )
+        if grad.array.dtype != root.array.dtype:
+            raise GradientError(f"expected a gradient of {root.array.dtype}, got {grad.array.dtype}")
+        found.append(grad if as_tensors else grad.array)
+    return found
+
+
+def backward(
+    tensors: Variable | Sequence[Variable],
+    grad_tensors: Variable | Sequence[Variable | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Variable | Sequence[Variable] | None = None,
+) -> None:
+    """Accumulate d(tensors)/d(leaf) into ``leaf.grad`` for every leaf that requires it.
+
+    Parameters
+    ----------
+    tensors : the outputs; scalars, unless ``grad_tensors`` is given.
+    grad_tensors : the gradients to start from, of the outputs' shapes.
+    retain_graph : keep what the graph holds, for another walk; as ``create_graph`` by default.
+    create_graph : make the gradients differentiable themselves.
+    inputs : accumulate into these only.
+
+    Raises
+    ------
+    GradientError
+        If no graph leads to an output, or the graph was freed or overwritten.
+    """
+    roots = as_sequence(tensors)
+    given = None if grad_tensors is None else as_sequence(grad_tensors)
+    targets = None if inputs is None else as_sequence(inputs)
+    start = seeds(roots, given, create_graph)
+    with config.set_grad_enabled(create_graph):
+        found = chain_rule(
+            roots,
+            start,
+            targets=targets,
+            retain_graph=create_graph if retain_graph is None else retain_graph,
+            create_graph=create_graph,
+        )
+        for x, grad in found.values():
+            for hook in x._hooks or () if x.creator is None else ():
+                grad = hooked(hook, grad, x.backend)
+            x.accumulate(grad)
+            for after in x._after or () if x.creator is None else ():
+                after(x)
+
+
+def grad(
+    outputs: Variable | Sequence[Variable],
+    inputs: Variable | Sequence[Variable],
+    grad_outputs: Variable | Sequence[Variable | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of ``outputs`` with respect to ``inputs``; ``.grad`` of nothing is touched.
+
+    Parameters
+    ----------
+    outputs, grad_outputs, retain_graph, create_graph : as in `backward`.
+    inputs : leaves, or results of operations, that require a gradient.
+    allow_unused : give None for an input that no output depends on, instead of an error.
+    materialize_grads : give zeros there instead.
+
+    Returns
+    -------
+    One tensor for each input, of its shape.
+
+    Raises
+    ------
+    GradientError
+        As `backward`, and for an unused input that is not allowed.
+    """
+    roots, targets = as_sequence(outputs), as_sequence(inputs)
+    given = None if grad_outputs is None else as_sequence(grad_outputs)
+    for target in targets:
+        if not target.requires_grad:
+            raise GradientError("expected inputs that require a gradient, got one that does not")
+    start = seeds(roots, given, create_graph)
+    with config.set_grad_enabled(create_graph):
+        found = chain_rule(
+            roots,
+            start,
+            targets=targets,
+            retain_graph=create_graph if retain_graph is None else retain_graph,
+            create_graph=create_graph,
+        )
+        results: list[Any] = []
+        for position, target in enumerate(targets):
+            known = found.get(key_of(target))
+            if known is not None:
+                value = known[1]
+                if target.creator is None:
+                    for hook in target._hooks or ():
+                        value = hooked(hook, value, target.backend)
+                if not isinstance(value, Variable):
+                    value = target.wrap_like(target.backend.copy(value))
+                results.append(value)
+            elif materialize_grads:
+                zeros = target.backend.xp.zeros(target.array.shape, dtype=target.array.dtype)
+                results.append(target.wrap_like(zeros))
+            elif allow_unused:
+                results.append(None)
+            else:
+                raise GradientError(
+                    f"expected every input to be used by the outputs, but input {position} is not; "
+                    "allow_unused=True gives None for it"
+                )
+    return tuple(results)
+
+
+def as_sequence(tensors: Any) -> Sequence[Any]:
+    return (tensors,) if isinstance(tensors, Variable) else tuple(tensors)
+

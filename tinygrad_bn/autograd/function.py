@@ -1,0 +1,170 @@
+"""One differentiable operation: the class that every operation of the library, and of its users, derives from."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, ClassVar
+
+from tinygrad_bn import config
+from tinygrad_bn.autograd.variable import Stamp, Variable, clock
+from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.errors import BackendError, DtypeError, GradientError
+
+
+class Function:
+    """One differentiable operation; an instance is one node of the graph.
+
+    Subclasses write ``forward`` and ``backward`` on arrays, in the vocabulary of ``self.xp``
+    (`tinygrad_bn.backend.VOCABULARY`) and operators. Whatever backward needs, forward keeps as an attribute.
+    The same two methods run on NumPy arrays, on CuPy arrays and, for gradients of gradients, on Tensors; hence
+    arrays come in as inputs only (``attributes`` are numbers, shapes and the like), and nothing is done in place.
+
+    Examples
+    --------
+    >>> class Cube(Function):
+    ...     def forward(self, x):
+    ...         self.x = x
+    ...         return x * x * x
+    ...
+    ...     def backward(self, dy):
+    ...         return dy * 3 * self.x * self.x
+    >>> y = Cube.apply(x)
+    """
+
+    view: ClassVar[bool] = False
+    """Whether the output may share the memory of the first input."""
+
+    backend: Backend
+    xp: Any
+    inputs: tuple[Any, ...] | None = None
+    attributes: dict[str, Any]
+    needs: tuple[bool, ...]
+    """Which inputs want a gradient: backward may return None for the others."""
+    born: int
+    stamps: tuple[Stamp, ...] = ()
+    outputs: tuple[tuple[tuple[int, ...], Any], ...] | None = None
+    """Shape and dtype of each output where forward returned a tuple; None for a single one."""
+    hooks: list[tuple[int, Any]] | None = None
+    trace: str = ""
+
+    def forward(self, *arrays: Any, **attributes: Any) -> Any:
+        """The outputs (an array, or a tuple of arrays) from the inputs' arrays; numbers come as they are."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, *dy: Any) -> Any:
+        """The gradients of the inputs, one each or None, from the gradients of the outputs."""
+        raise GradientError(f"{type(self).__name__} has no gradient")
+
+    @classmethod
+    def apply(cls, *inputs: Any, **attributes: Any) -> Any:
+        """Run the operation on tensors and numbers, and record it where a gradient is wanted.
+
+        Raises
+        ------
+        BackendError
+            If the tensors are on different devices.
+        DtypeError
+            If an input is neither a tensor nor a number.
+        """
+        node = cls()
+        backend = None
+        arrays = []
+        needs = []
+        for x in inputs:
+            if isinstance(x, Variable):
+                if backend is None:
+                    backend = x.backend
+                elif x.backend is not backend:
+                    raise BackendError(
+                        f"expected all inputs of {cls.__name__} on {backend.device}, got one on {x.backend.device}"
+                    )
+                arrays.append(x.array)
+                needs.append(x.requires_grad)
+            elif isinstance(x, (int, float)) or x is None:
+                arrays.append(x)
+                needs.append(False)
+            else:
+                raise DtypeError(f"{cls.__name__} expected tensors and numbers, got {type(x).__name__}")
+        if backend is None:
+            raise DtypeError(f"{cls.__name__} expected at least one tensor")
+        tracked = True in needs and config.grad_mode.get()
+        node.backend = backend
+        node.xp = backend.xp
+        node.needs = tuple(needs) if tracked else (False,) * len(needs)
+        if backend.guard is None:
+            result = node.forward(*arrays, **attributes)
+        else:
+            with backend.guard:
+                result = node.forward(*arrays, **attributes)
+        if tracked:
+            node.inputs = inputs
+            node.attributes = attributes
+            node.born = clock()
+            if config.anomaly_mode.get():
+                node.trace = config.where.get() + "".join(traceback.format_stack(limit=12)[:-1])
+        if result.__class__ is tuple:
+            return node.wrap_all(result, tracked)
+        kind = Variable.tensor_class
+        out = kind.__new__(kind)
+        out.array = result if result.__class__ is backend.array_type else backend.asarray(result)
+        out.backend = backend
+        if tracked:
+            out.creator = node
+            out.requires_grad = True
+        if cls.view:
+            out._stamp = inputs[0].stamp
+        return out
+
+    def wrap_all(self, results: tuple[Array, ...], tracked: bool) -> tuple[Any, ...]:
+        """Tensors around several outputs; those of integers and booleans have no gradient."""
+        tensors = []
+        for position, result in enumerate(results):
+            out = Variable.tensor_class.wrap(self.backend.asarray(result), self.backend)
+            if tracked and out.array.dtype.kind in "fV":
+                out.creator, out.requires_grad, out.output = self, True, position
+            if self.view and self.inputs is not None:
+                out.share(self.inputs[0])
+            tensors.append(out)
+        if tracked:
+            self.outputs = tuple((t.array.shape, t.array.dtype) for t in tensors)
+        return tuple(tensors)
+
+    @property
+    def name(self) -> str:
+        """What the operation is called in messages."""
+        return type(self).__name__
+
+    def require_intact(self) -> None:
+        """Refuse if what this node kept was freed, or overwritten in place since.
+
+        Raises
+        ------
+        GradientError
+            In either case: the gradient would not exist, or would be wrong.
+        """
+        if self.inputs is None:
+            raise GradientError(
+                f"the graph of {self.name} was freed by an earlier backward; pass retain_graph=True to that one"
+            )
+        for x in self.inputs:
+            if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > self.born:
+                self.refuse_if_kept(x.array, "input")
+        for stamp in self.stamps:
+            if stamp.written > self.born:
+                self.refuse_if_kept(stamp.array, "output")
+
+    def refuse_if_kept(self, array: Array, role: str) -> None:
+        """Raise if backward would read the memory of ``array``, which has changed."""
+        native = self.backend.array_type
+        for kept in self.__dict__.values():
+            for value in kept if isinstance(kept, tuple) else (kept,):
+                if isinstance(value, native) and self.backend.overlap(value, array):
+                    raise GradientError(
+                        f"{self.name} needs its {role} of shape {array.shape} for the gradient, "
+                        "but it was changed in place after the operation"
+                    )
+
+    def release(self) -> None:
+        """Free what the node keeps; it cannot be differentiated again."""
+        self.__dict__.clear()
+

@@ -1,0 +1,204 @@
+"""The port between the engine and the array libraries.
+
+The engine knows arrays only through this module. Adapters live in ``tinygrad_bn.backends`` and are loaded by
+name, so that importing the engine imports neither CuPy nor Numba.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, update_wrapper
+from importlib import import_module
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+
+import numpy as np
+
+from tinygrad_bn import config
+from tinygrad_bn.errors import BackendError
+
+Array: TypeAlias = Any  # numpy.ndarray, cupy.ndarray, a Tensor in a replay, a symbolic value in a trace
+P = ParamSpec("P")
+R = TypeVar("R")
+
+VOCABULARY = frozenset(
+    # What a reference body may say after ``xp.``, with NumPy's meaning and argument names.
+    """
+    abs arange argmax argmin argsort astype broadcast_to ceil clip concatenate cos cosh cumsum einsum exp expm1
+    eye flip floor full isfinite isinf isnan log log1p logaddexp logical_and logical_not logical_or logical_xor
+    matmul max maximum mean min minimum ones ones_like pad power prod repeat reshape roll round sign sin
+    sinh sort sqrt square stack sum tan tanh tile transpose tril triu trunc where zeros zeros_like all any
+    arcsin arccos arctan arctan2 fmod remainder expand_dims squeeze take_along_axis nonzero logical_not
+    """.split()
+) | frozenset(
+    # What NumPy lacks or spells otherwise; the adapters define these, documented at `Extras`.
+    "erf erfinv sigmoid contiguous add_at add_along_axis".split()
+)
+
+
+class Extras(Protocol):
+    """The words of the vocabulary that are not NumPy's."""
+
+    def erf(self, x: Array) -> Array:
+        """The error function."""
+
+    def erfinv(self, x: Array) -> Array:
+        """The inverse of the error function."""
+
+    def sigmoid(self, x: Array) -> Array:
+        """1 / (1 + exp(-x)), right in relative terms for every x and silent about overflow."""
+
+    def contiguous(self, x: Array) -> Array:
+        """The same values in C order; x itself if it is so already."""
+
+    def add_at(self, shape: tuple[int, ...], index: Any, values: Array) -> Array:
+        """Zeros of ``shape``, with ``values`` added at ``index``; where it repeats, they add up."""
+
+    def add_along_axis(self, shape: tuple[int, ...], indices: Array, values: Array, axis: int) -> Array:
+        """Zeros of ``shape``, with ``values`` added where `take_along_axis` would read ``indices``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An accelerated implementation of one kernel point: the same arguments, less the backend."""
+
+    run: Callable[..., Any]
+    accepts: Callable[..., bool]
+
+
+class Backend(Protocol):
+    """An array library on one device, as the engine sees it."""
+
+    name: str
+    device: str
+    """``"cpu"`` or ``"cuda:0"``."""
+    array_type: type
+    xp: Any
+    """A namespace with the `VOCABULARY`, and nothing else."""
+    kernels: Mapping[str, Kernel]
+    guard: AbstractContextManager[Any] | None
+    """Entered around every operation where the device must be made the current one."""
+
+    def asarray(self, value: object, dtype: object = None) -> Array:
+        """An array of this backend on its device, from anything NumPy understands; copied only if it must be."""
+
+    def copy(self, array: Array) -> Array:
+        """A fresh array with the same values."""
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """The same values as a NumPy array: the same memory on the CPU, a copy from a GPU."""
+
+    def store(self, target: Array, value: Array) -> None:
+        """Overwrite ``target``, in place, with ``value``, cast and broadcast: the engine's one way to change state."""
+
+    def accumulator(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype in which statistics of ``dtype`` are accumulated."""
+
+    def overlap(self, a: Array, b: Array) -> bool:
+        """Whether two arrays may share memory."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was given."""
+
+
+_reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
+
+
+class KernelPoint(Generic[P, R]):
+    """A named computation: one reference body, which defines it, and any number of accelerated ones."""
+
+    def __init__(self, reference: Callable[Concatenate[Backend, P], R]) -> None:
+        self.reference = reference
+        self.name = reference.__name__
+        update_wrapper(self, reference)
+        KERNEL_POINTS[self.name] = self
+
+    def __call__(self, backend: Backend, *args: P.args, **kwargs: P.kwargs) -> R:
+        fast = backend.kernels.get(self.name)
+        if fast is not None and not _reference_only.get() and fast.accepts(*args, **kwargs):
+            return cast("R", fast.run(*args, **kwargs))
+        return self.reference(backend, *args, **kwargs)
+
+
+KERNEL_POINTS: dict[str, KernelPoint[Any, Any]] = {}
+
+
+def kernel_point(reference: Callable[Concatenate[Backend, P], R]) -> KernelPoint[P, R]:
+    """Declare a computation that a backend may replace, under the same name and signature."""
+    return KernelPoint(reference)
+
+
+@contextmanager
+def reference_kernels() -> Generator[None]:
+    """Run every kernel point through its reference body, to test kernels or to bisect numerics."""
+    token = _reference_only.set(True)
+    try:
+        yield
+    finally:
+        _reference_only.reset(token)
+
+
+@cache
+def get_backend(name: str, index: int = 0) -> Backend:
+    """Load the backend ``name`` (``"numpy"`` or ``"cupy"``) for its device number ``index``.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend or device, or its array library is not installed.
+    """
+    if name not in ("numpy", "cupy"):
+        raise BackendError(f"expected backend 'numpy' or 'cupy', got {name!r}")
+    module = import_module(f"tinygrad_bn.backends.{name}_backend")
+    return cast("Backend", module.backend(index))
+
+
+class Device(str):
+    """The place of a tensor's memory: ``"cpu"`` or ``"cuda:0"``; it compares equal to that string."""
+
+    __slots__ = ()
+
+    def __new__(cls, spec: object = "cpu", index: int | None = None) -> Device:
+        text = str(spec) if index is None else f"{spec}:{index}"
+        match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", text)
+        if match is None or (match[1] == "cpu" and match[2] not in (None, "0")):
+            raise BackendError(f"expected a device 'cpu', 'cuda' or 'cuda:N', got {text!r}")
+        return super().__new__(cls, "cpu" if match[1] == "cpu" else f"cuda:{match[2] or 0}")
+
+    @property
+    def type(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return self.partition(":")[0]
+
+    @property
+    def index(self) -> int | None:  # type: ignore[override]  # a string's method; PyTorch's property
+        """The number of the GPU; None for the CPU."""
+        return int(self.partition(":")[2]) if ":" in self else None
+
+    def __repr__(self) -> str:
+        return f"device({str(self)!r})"
+
+
+@cache
+def _backend_of(spec: str) -> Backend:
+    device = Device(spec)
+    return get_backend("numpy" if device.type == "cpu" else "cupy", device.index or 0)
+
+
+def backend_for(device: object = None) -> Backend:
+    """The backend of ``device``, or of the default device.
+
+    Raises
+    ------
+    BackendError
+        If the device is unknown, absent, or its library is not installed.
+    """
+    return _backend_of(str(config.get_default_device() if device is None else device))
+
+
+def set_default_device(device: object) -> None:
+    """Make ``device`` (``"cpu"``, ``"cuda"``, ``"cuda:1"``) the one of tensors made without one."""
+    config.set_default("device", backend_for(device).device)

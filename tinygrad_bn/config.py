@@ -1,0 +1,110 @@
+"""What the engine does when nobody says otherwise: gradient mode, default dtype and device, anomaly mode."""
+
+from __future__ import annotations
+
+from contextlib import ContextDecorator
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from tinygrad_bn.errors import DtypeError
+
+grad_mode: ContextVar[bool] = ContextVar("grad_mode", default=True)
+anomaly_mode: ContextVar[bool] = ContextVar("anomaly_mode", default=False)
+where: ContextVar[str] = ContextVar("where", default="")
+"""In anomaly mode, a line that names the module whose forward is running."""
+
+_defaults: dict[str, Any] = {"dtype": np.dtype("float32"), "device": "cpu"}
+
+
+class Switch(ContextDecorator):
+    """A context manager, and a decorator, that holds one context variable at one value.
+
+    It may be entered again while it is entered, and by several threads at once.
+    """
+
+    variable: ContextVar[bool]
+    value: bool
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(self.variable.get())
+        self.variable.set(self.value)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.variable.set(self._before.pop())
+
+    def _recreate_cm(self) -> Self:
+        return type(self)()  # a decorated function may run in several threads at once
+
+
+class no_grad(Switch):
+    """Record no graph inside: ``with no_grad():``, or ``@no_grad()`` on a function."""
+
+    variable, value = grad_mode, False
+
+
+class enable_grad(Switch):
+    """Record the graph inside, also within ``no_grad``."""
+
+    variable, value = grad_mode, True
+
+
+class inference_mode(Switch):
+    """Record no graph inside; here the same as `no_grad`, which already costs nothing more."""
+
+    variable, value = grad_mode, False
+
+
+class set_grad_enabled(Switch):
+    """Record the graph or not, as ``mode`` says: a statement, and a context manager too, as in PyTorch."""
+
+    variable = grad_mode
+
+    def __init__(self, mode: bool) -> None:
+        self.value = bool(mode)
+        self._before = [grad_mode.get()]
+        grad_mode.set(self.value)
+
+    def __enter__(self) -> None:
+        grad_mode.set(self.value)  # what was there before is known since the statement ran
+
+    def _recreate_cm(self) -> Self:
+        return type(self)(self.value)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations record the graph now."""
+    return grad_mode.get()
+
+
+def get_default_dtype() -> np.dtype[Any]:
+    """The dtype of Python floats, and of tensors made without one (float32 until set)."""
+    return _defaults["dtype"]  # type: ignore[no-any-return]
+
+
+def set_default_dtype(dtype: Any) -> None:
+    """Make ``dtype``, a floating dtype, the one of Python floats and of new tensors."""
+    wanted = np.dtype(dtype)
+    if wanted.kind != "f":
+        raise DtypeError(f"expected a floating dtype as the default, got {wanted}")
+    _defaults["dtype"] = wanted
+
+
+def get_default_device() -> str:
+    """The device of tensors made without one (``"cpu"`` until set)."""
+    return _defaults["device"]  # type: ignore[no-any-return]
+
+
+def set_default(name: str, value: Any) -> None:
+    """Change one default; `set_default_dtype` and `tinygrad_bn.set_default_device` check theirs first."""
+    _defaults[name] = value

@@ -1,0 +1,422 @@
+"""Operations on each element by itself, with broadcasting: arithmetic, powers, comparison, choice."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Array
+from tinygrad_bn.errors import ArgumentError, BackendError, ShapeError
+from tinygrad_bn.ops.promotion import FLOAT, cast, category, is_floating, pair, promote, require_tensor, result_type
+
+if TYPE_CHECKING:
+    from tinygrad_bn.tensor import Tensor
+
+
+def unbroadcast(xp: Any, grad: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a gradient over the axes that broadcasting added or stretched."""
+    if grad.shape == shape:
+        return grad
+    extra = len(grad.shape) - len(shape)
+    stretched = (i + extra for i, n in enumerate(shape) if n == 1 and grad.shape[i + extra] != 1)
+    return xp.reshape(xp.sum(grad, axis=(*range(extra), *stretched)), shape)
+
+
+def shape_of(x: Array) -> tuple[int, ...]:
+    return getattr(x, "shape", ())
+
+
+class Binary(Function):
+    """What operations on two broadcast operands share: their shapes, and gradients brought back to them."""
+
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def reduced(self, da: Array | None, db: Array | None) -> tuple[Array | None, Array | None]:
+        a, b = self.shapes
+        return (
+            None if da is None else unbroadcast(self.xp, da, a),
+            None if db is None else unbroadcast(self.xp, db, b),
+        )
+
+
+class Add(Binary):
+    """a + b."""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        return a + b
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        return self.reduced(dy if self.needs[0] else None, dy if self.needs[1] else None)
+
+
+class Sub(Binary):
+    """a - b."""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        return a - b
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        return self.reduced(dy if self.needs[0] else None, -dy if self.needs[1] else None)
+
+
+class Mul(Binary):
+    """a * b."""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        self.a = a if self.needs[1] else None
+        self.b = b if self.needs[0] else None
+        return a * b
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        return self.reduced(
+            None if self.b is None else dy * self.b,
+            None if self.a is None else dy * self.a,
+        )
+
+
+class Square(Function):
+    """x * x."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return x * x
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (2 * self.x)
+
+
+class Div(Binary):
+    """a / b."""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        self.b, self.y = b, a / b
+        return self.y
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        da = dy / self.b
+        return self.reduced(da if self.needs[0] else None, -da * self.y if self.needs[1] else None)
+
+
+class Pow(Binary):
+    """a ** b for tensors, or one tensor and one number."""
+
+    def forward(self, a: Array, b: Array) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        self.a, self.b, self.y = a, b, a**b
+        return self.y
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        xp, a, b, da, db = self.xp, self.a, self.b, None, None
+        if self.needs[0]:
+            if isinstance(b, (int, float)):
+                da = xp.zeros_like(a) if b == 0 else dy * (b * a ** (b - 1))
+            else:  # at b = 0 the power is constant, also where a is 0
+                da = dy * xp.where(b == 0, 0.0, b * a ** xp.where(b == 0, 1.0, b - 1))
+        if self.needs[1]:
+            if isinstance(a, (int, float)):
+                db = xp.zeros_like(dy) if a == 0 else dy * self.y * xp.log(xp.full((), a, dtype=dy.dtype))
+            else:  # 0 ** b is constant for b > 0
+                zero = (a == 0) & (b >= 0)
+                db = dy * xp.where(zero, 0.0, self.y * xp.log(xp.where(zero, 1.0, a)))
+        return self.reduced(da, db)
+
+
+class Extremum(Binary):
+    """The greater, or the smaller, of two; at a tie each gets half of the gradient."""
+
+    def forward(self, a: Array, b: Array, *, greater: bool) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        self.a, self.b = (a, b) if greater else (b, a)
+        self.greater = greater
+        return self.xp.maximum(a, b) if greater else self.xp.minimum(a, b)
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        xp = self.xp
+        half = xp.astype(self.a == self.b, dy.dtype) * 0.5
+        first = dy * (xp.astype(self.a > self.b, dy.dtype) + half)
+        second = dy * (xp.astype(self.a < self.b, dy.dtype) + half)
+        return self.reduced(first, second) if self.greater else self.reduced(second, first)
+
+
+class Remainder(Binary):
+    """a - b * floor(a / b), of b's sign, or, with ``trunc``, rounded towards zero and of a's sign."""
+
+    def forward(self, a: Array, b: Array, *, trunc: bool) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        xp = self.xp
+        if self.needs[1]:
+            self.quotient = xp.trunc(a / b) if trunc else xp.floor(a / b)
+        return xp.fmod(a, b) if trunc else xp.remainder(a, b)
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        return self.reduced(
+            dy if self.needs[0] else None, -dy * self.quotient if self.needs[1] else None
+        )
+
+
+class Atan2(Binary):
+    """The angle of the point (x, y), in radians."""
+
+    def forward(self, y: Array, x: Array) -> Array:
+        self.shapes = shape_of(y), shape_of(x)
+        self.y, self.x = y, x
+        return self.xp.arctan2(y, x)
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        scaled = dy / (self.x * self.x + self.y * self.y)
+        return self.reduced(scaled * self.x, -scaled * self.y)
+
+
+class Where(Function):
+    """a where the condition holds, b elsewhere."""
+
+    def forward(self, condition: Array, a: Array, b: Array) -> Array:
+        self.shapes = shape_of(a), shape_of(b)
+        self.condition = condition
+        return self.xp.where(condition, a, b)
+
+    def backward(self, dy: Array, /) -> tuple[None, Array | None, Array | None]:
+        xp, (a, b) = self.xp, self.shapes
+        return (
+            None,
+            unbroadcast(xp, xp.where(self.condition, dy, 0.0), a) if self.needs[1] else None,
+            unbroadcast(xp, xp.where(self.condition, 0.0, dy), b) if self.needs[2] else None,
+        )
+
+
+class Clamp(Function):
+    """x held within numbers; the gradient passes where x is within, bounds included."""
+
+    def forward(self, x: Array, *, low: float | None, high: float | None) -> Array:
+        self.x, self.low, self.high = x, low, high
+        return self.xp.clip(x, low, high)
+
+    def backward(self, dy: Array, /) -> Array:
+        inside = True
+        if self.low is not None:
+            inside = self.x >= self.low
+        if self.high is not None:
+            inside = (self.x <= self.high) & inside
+        return dy * inside
+
+
+def broadcastable(a: Any, b: Any) -> None:
+    """Refuse shapes that do not broadcast, before anything is computed."""
+    if not isinstance(a, Variable) or not isinstance(b, Variable):
+        return
+    p, q = a.array.shape, b.array.shape
+    if p == q:
+        return
+    for m, n in zip(reversed(p), reversed(q), strict=False):
+        if m != n and m != 1 and n != 1:
+            raise ShapeError(f"expected shapes that broadcast, got {p} and {q}")
+
+
+def binary(operation: type[Function], a: Any, b: Any, **attributes: Any) -> Tensor:
+    """Bring two operands to one dtype, check that they broadcast, and apply."""
+    a, b = pair(a, b)
+    broadcastable(a, b)
+    return operation.apply(a, b, **attributes)  # type: ignore[no-any-return]
+
+
+def add(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
+    """input + alpha * other."""
+    return binary(Add, input, other if alpha == 1 else mul(other, alpha))  # type: ignore[arg-type]
+
+
+def sub(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
+    """input - alpha * other."""
+    return binary(Sub, input, other if alpha == 1 else mul(other, alpha))  # type: ignore[arg-type]
+
+
+def mul(input: Tensor, other: Tensor | float) -> Tensor:
+    """input * other, element by element."""
+    return binary(Mul, input, other)
+
+
+def div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
+    """input / other; rounded towards zero (``"trunc"``) or down (``"floor"``) if asked."""
+    if rounding_mode not in (None, "trunc", "floor"):
+        raise ArgumentError(f"expected rounding_mode None, 'trunc' or 'floor', got {rounding_mode!r}")
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    a, b = promote(*pair(input, other), floating=True)
+    broadcastable(a, b)
+    quotient: Tensor = Div.apply(a, b)
+    if rounding_mode is None:
+        return quotient
+    whole = without_gradient(quotient.backend.xp.trunc, quotient)
+    dtype = result_type(input, other)
+    return whole if is_floating(dtype) else cast(whole, dtype)  # type: ignore[no-any-return]
+
+
+def rsub(input: Tensor, other: Tensor | float) -> Tensor:
+    """other - input."""
+    return binary(Sub, other, input)
+
+
+def rdiv(input: Tensor, other: Tensor | float) -> Tensor:
+    """other / input."""
+    return div(other, input)  # type: ignore[arg-type]
+
+
+def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
+    """input ** exponent; integers to negative powers are refused."""
+    if exponent.__class__ in (int, float) and exponent == 2:
+        return square(input)  # type: ignore[arg-type]
+    a, b = pair(input, exponent)
+    if (
+        isinstance(a, Variable)
+        and category(a.array.dtype) < FLOAT
+        and isinstance(b, (int, float))
+        and b < 0
+    ):
+        raise ArgumentError(f"expected a power ≥ 0 of integers, got {b}")
+    broadcastable(a, b)
+    return Pow.apply(a, b)  # type: ignore[no-any-return]
+
+
+def rpow(input: Tensor, other: float) -> Tensor:
+    """other ** input."""
+    return pow(other, input)
+
+
+def square(input: Tensor) -> Tensor:
+    """input * input."""
+    require_tensor(input)
+    return Square.apply(input)  # type: ignore[no-any-return]
+
+
+def maximum(input: Tensor, other: Tensor) -> Tensor:
+    """The greater of the two, element by element; NaN if either is."""
+    return binary(Extremum, input, other, greater=True)
+
+
+def minimum(input: Tensor, other: Tensor) -> Tensor:
+    """The smaller of the two, element by element; NaN if either is."""
+    return binary(Extremum, input, other, greater=False)
+
+
+def remainder(input: Tensor, other: Tensor | float) -> Tensor:
+    """What is left of input after whole multiples of other, with the sign of other."""
+    return binary(Remainder, input, other, trunc=False)
+
+
+def rremainder(input: Tensor, other: float) -> Tensor:
+    """What is left of other after whole multiples of input."""
+    return binary(Remainder, other, input, trunc=False)
+
+
+def fmod(input: Tensor, other: Tensor | float) -> Tensor:
+    """What is left of input after whole multiples of other, with the sign of input."""
+    return binary(Remainder, input, other, trunc=True)
+
+
+def atan2(input: Tensor, other: Tensor) -> Tensor:
+    """The angle, in radians, of the point with height input and abscissa other."""
+    return Atan2.apply(*promote(input, other, floating=True))  # type: ignore[no-any-return]
+
+
+def where(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Tensor:
+    """input where the condition (bool) holds, other elsewhere; all three broadcast."""
+    require_tensor(condition, "the condition")
+    if condition.array.dtype.kind != "b":
+        condition = condition != 0  # type: ignore[assignment]
+    if isinstance(input, Variable) or isinstance(other, Variable):
+        input, other = pair(input, other)
+    else:
+        dtype = result_type(input, other)
+        input = condition.wrap_like(condition.backend.asarray(input, dtype))
+    broadcastable(input, other)
+    broadcastable(condition, input)
+    broadcastable(condition, other)
+    return Where.apply(condition, input, other)  # type: ignore[no-any-return]
+
+
+def clamp(
+    input: Tensor, min: Tensor | float | None = None, max: Tensor | float | None = None
+) -> Tensor:
+    """input held within [min, max]; either may be missing, a number, or a tensor that broadcasts."""
+    require_tensor(input)
+    if min is None and max is None:
+        raise ArgumentError("expected min, max or both, got neither")
+    if isinstance(min, Variable) or isinstance(max, Variable):
+        y = input if min is None else clamp_below(input, min)
+        return y if max is None else clamp_above(y, max)
+    bounds = [bound for bound in (min, max) if bound is not None]
+    (input, *_) = promote(input, *bounds)
+    return Clamp.apply(input, low=min, high=max)  # type: ignore[no-any-return]
+
+
+def clamp_below(x: Tensor, bound: Tensor | float) -> Tensor:
+    """x where it is at least the bound; there, and at a tie, x gets the whole gradient."""
+    return where(x < bound, bound, x)
+
+
+def clamp_above(x: Tensor, bound: Tensor | float) -> Tensor:
+    return where(x > bound, bound, x)
+
+
+def lerp(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    """input + weight * (end - input)."""
+    return input + weight * (end - input)
+
+
+def floor_divide(input: Tensor, other: Tensor | float) -> Tensor:
+    """input / other rounded down; no gradient leads through it."""
+    a, b = pair(input, other)
+    broadcastable(a, b)
+    return without_gradient(operator.floordiv, a, b)
+
+
+def without_gradient(function: Any, *operands: Any) -> Tensor:
+    """The result of a function of arrays that has no gradient; operands share a backend."""
+    tensors = [x for x in operands if isinstance(x, Variable)]
+    backend = tensors[0].backend
+    for x in tensors:
+        if x.backend is not backend:
+            raise BackendError(f"expected tensors on {backend.device}, got one on {x.backend.device}")
+    arrays = [x.array if isinstance(x, Variable) else x for x in operands]
+    return Variable.tensor_class.wrap(backend.asarray(function(*arrays)), backend)  # type: ignore[return-value]
+
+
+def compare(function: Any, a: Any, b: Any) -> Tensor:
+    a, b = pair(a, b)
+    broadcastable(a, b)
+    return without_gradient(function, a, b)
+
+
+def eq(input: Tensor, other: Tensor | float) -> Tensor:
+    """Whether input == other, element by element."""
+    return compare(operator.eq, input, other)
+
+
+def ne(input: Tensor, other: Tensor | float) -> Tensor:
+    """Whether input != other, element by element."""
+    return compare(operator.ne, input, other)
+
+
+def lt(input: Tensor, other: Tensor | float) -> Tensor:
+    """Whether input < other, element by element."""
+    return compare(operator.lt, input, other)
+
+
+def le(input: Tensor, other: Tensor | float) -> Tensor:
+    """Whether input <= other, element by element."""
+    return compare(operator.le, input, other)
+
+
+def gt(input: Tensor, other: Tensor | float) -> Tensor:
+    """Whether input > other, element by element."""
+    return compare(operator.gt, input, other)
+
+
+def ge(input: Tensor, other: Tensor | float) -> Tensor:
+    """Whether input >= other, element by element."""
+    return compare(operator.ge, input, other)

@@ -1,0 +1,127 @@
+"""The operations as methods of Tensor: one line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinygrad_bn import dtypes
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.ops import elementwise, linear, reduce, shape, transfer, unary
+from tinygrad_bn.ops.promotion import cast
+
+if TYPE_CHECKING:
+    from tinygrad_bn.tensor import Tensor
+
+
+class Methods(Variable):
+    """What `tinygrad_bn.Tensor` can do; a function of the first argument is a method."""
+
+    # Arithmetic
+    add = __add__ = __radd__ = elementwise.add
+    sub = subtract = __sub__ = elementwise.sub
+    __rsub__ = elementwise.rsub
+    mul = multiply = __mul__ = __rmul__ = elementwise.mul
+    div = divide = true_divide = __truediv__ = elementwise.div
+    __rtruediv__ = elementwise.rdiv
+    floor_divide = __floordiv__ = elementwise.floor_divide
+    remainder = __mod__ = elementwise.remainder
+    __rmod__ = elementwise.rremainder
+    fmod = elementwise.fmod
+    pow = __pow__ = elementwise.pow
+    __rpow__ = elementwise.rpow
+    neg = __neg__ = unary.neg
+    positive = __pos__ = unary.positive
+    matmul = __matmul__ = mm = linear.matmul
+
+    # Comparison and choice
+    eq = __eq__ = elementwise.eq  # type: ignore[assignment]
+    ne = __ne__ = elementwise.ne  # type: ignore[assignment]
+    lt = __lt__ = elementwise.lt
+    le = __le__ = elementwise.le
+    gt = __gt__ = elementwise.gt
+    ge = __ge__ = elementwise.ge
+    maximum = elementwise.maximum
+    minimum = elementwise.minimum
+    clamp = clip = elementwise.clamp
+    lerp = elementwise.lerp
+
+    # Functions of one variable
+    abs = absolute = __abs__ = unary.abs
+    exp = unary.exp
+    expm1 = unary.expm1
+    log = unary.log
+    log2 = unary.log2
+    log10 = unary.log10
+    log1p = unary.log1p
+    sqrt = unary.sqrt
+    rsqrt = unary.rsqrt
+    square = elementwise.square
+    reciprocal = unary.reciprocal
+    sin = unary.sin
+    cos = unary.cos
+    tan = unary.tan
+    asin = unary.asin
+    acos = unary.acos
+    atan = unary.atan
+    atan2 = elementwise.atan2
+    sinh = unary.sinh
+    cosh = unary.cosh
+    tanh = unary.tanh
+    sigmoid = unary.sigmoid
+    erf = unary.erf
+    erfinv = unary.erfinv
+    sign = sgn = unary.sign
+    floor = unary.floor
+    ceil = unary.ceil
+    trunc = fix = unary.trunc
+    round = unary.round
+    isnan = unary.isnan
+    isinf = unary.isinf
+    isfinite = unary.isfinite
+    logical_not = unary.logical_not
+
+    # Reductions
+    sum = reduce.sum
+    mean = reduce.mean
+
+    # Shapes
+    reshape = shape.reshape
+    permute = shape.permute
+    transpose = swapaxes = shape.transpose
+    broadcast_to = shape.broadcast_to
+    expand = shape.expand
+    squeeze = shape.squeeze
+    unsqueeze = shape.unsqueeze
+    flatten = shape.flatten
+    unflatten = shape.unflatten
+    clone = transfer.clone
+    contiguous = transfer.contiguous
+
+    # Dtypes
+    def float(self: Any) -> Tensor:
+        """In float32."""
+        return cast(self, dtypes.float32)  # type: ignore[no-any-return]
+
+    def double(self: Any) -> Tensor:
+        """In float64."""
+        return cast(self, dtypes.float64)  # type: ignore[no-any-return]
+
+    def half(self: Any) -> Tensor:
+        """In float16."""
+        return cast(self, dtypes.float16)  # type: ignore[no-any-return]
+
+    def bfloat16(self: Any) -> Tensor:
+        """In bfloat16."""
+        return cast(self, dtypes.bfloat16())  # type: ignore[no-any-return]
+
+    def int(self: Any) -> Tensor:
+        """In int32."""
+        return cast(self, dtypes.int32)  # type: ignore[no-any-return]
+
+    def long(self: Any) -> Tensor:
+        """In int64."""
+        return cast(self, dtypes.int64)  # type: ignore[no-any-return]
+
+    def bool(self: Any) -> Tensor:
+        """Whether each element is not zero."""
+        return cast(self, dtypes.bool)  # type: ignore[no-any-return]

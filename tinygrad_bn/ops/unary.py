@@ -1,0 +1,439 @@
+"""Functions of one variable, element by element."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.backend import Array
+from tinygrad_bn.errors import DtypeError
+from tinygrad_bn.ops.elementwise import without_gradient
+from tinygrad_bn.ops.promotion import FLOAT, category, floating, is_floating, require_tensor
+
+if TYPE_CHECKING:
+    from tinygrad_bn.tensor import Tensor
+
+
+class Neg(Function):
+    """-x."""
+
+    def forward(self, x: Array) -> Array:
+        return -x
+
+    def backward(self, dy: Array, /) -> Array:
+        return -dy
+
+
+class Abs(Function):
+    """|x|; at 0 the gradient is 0."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.abs(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * self.xp.sign(self.x)
+
+
+class Exp(Function):
+    """e ** x."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = self.xp.exp(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * self.y
+
+
+class Expm1(Function):
+    """e ** x - 1, without cancellation near 0."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = self.xp.expm1(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (self.y + 1)
+
+
+class Log(Function):
+    """The natural logarithm."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.log(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy / self.x
+
+
+class Log1p(Function):
+    """log(1 + x), without cancellation near 0."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.log1p(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy / (1 + self.x)
+
+
+class Sqrt(Function):
+    """The square root."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = self.xp.sqrt(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy / (2 * self.y)
+
+
+class Rsqrt(Function):
+    """1 / sqrt(x)."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = 1 / self.xp.sqrt(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (-0.5 * self.y * self.y * self.y)
+
+
+class Reciprocal(Function):
+    """1 / x."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = 1 / x
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return -dy * self.y * self.y
+
+
+class Sin(Function):
+    """The sine of x in radians."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.sin(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * self.xp.cos(self.x)
+
+
+class Cos(Function):
+    """The cosine of x in radians."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.cos(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return -dy * self.xp.sin(self.x)
+
+
+class Tan(Function):
+    """The tangent of x in radians."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = self.xp.tan(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (1 + self.y * self.y)
+
+
+class Asin(Function):
+    """The angle, in radians, whose sine is x."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.arcsin(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy / self.xp.sqrt((1 - self.x) * (1 + self.x))
+
+
+class Acos(Function):
+    """The angle, in radians, whose cosine is x."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.arccos(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return -dy / self.xp.sqrt((1 - self.x) * (1 + self.x))
+
+
+class Atan(Function):
+    """The angle, in radians, whose tangent is x."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.arctan(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy / (1 + self.x * self.x)
+
+
+class Sinh(Function):
+    """The hyperbolic sine."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.sinh(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * self.xp.cosh(self.x)
+
+
+class Cosh(Function):
+    """The hyperbolic cosine."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.cosh(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * self.xp.sinh(self.x)
+
+
+class Tanh(Function):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = self.xp.tanh(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (1 - self.y * self.y)
+
+
+class Sigmoid(Function):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = self.xp.sigmoid(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * self.y * (1 - self.y)
+
+
+class Erf(Function):
+    """2/√π ∫₀ˣ exp(-t²) dt."""
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        return self.xp.erf(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (2 / math.sqrt(math.pi)) * self.xp.exp(-self.x * self.x)
+
+
+class Erfinv(Function):
+    """The number whose erf is x."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = self.xp.erfinv(x)
+        return self.y
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (math.sqrt(math.pi) / 2) * self.xp.exp(self.y * self.y)
+
+
+class Step(Function):
+    """A function that is constant between its jumps: sign, floor, ceil, round, trunc; its gradient is 0."""
+
+    def forward(self, x: Array, *, function: str) -> Array:
+        return getattr(self.xp, function)(x)
+
+    def backward(self, dy: Array, /) -> Array:
+        return self.xp.zeros_like(dy)
+
+
+def neg(input: Tensor) -> Tensor:
+    """-input."""
+    require_tensor(input)
+    if category(input.array.dtype) == 0:
+        raise DtypeError("expected numbers to negate, got bool; use logical_not() or ~")
+    return Neg.apply(input)  # type: ignore[no-any-return]
+
+
+def positive(input: Tensor) -> Tensor:
+    """input itself."""
+    return input
+
+
+def abs(input: Tensor) -> Tensor:
+    """|input|."""
+    require_tensor(input)
+    return Abs.apply(input)  # type: ignore[no-any-return]
+
+
+def exp(input: Tensor) -> Tensor:
+    """e ** input."""
+    return Exp.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def expm1(input: Tensor) -> Tensor:
+    """e ** input - 1, without cancellation near 0."""
+    return Expm1.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def log(input: Tensor) -> Tensor:
+    """The natural logarithm; -inf at 0, NaN below."""
+    return Log.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def log2(input: Tensor) -> Tensor:
+    """The logarithm to base 2."""
+    return log(input) * (1 / math.log(2))
+
+
+def log10(input: Tensor) -> Tensor:
+    """The logarithm to base 10."""
+    return log(input) * (1 / math.log(10))
+
+
+def log1p(input: Tensor) -> Tensor:
+    """log(1 + input), without cancellation near 0."""
+    return Log1p.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def sqrt(input: Tensor) -> Tensor:
+    """The square root; NaN below 0."""
+    return Sqrt.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def rsqrt(input: Tensor) -> Tensor:
+    """1 / sqrt(input)."""
+    return Rsqrt.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def reciprocal(input: Tensor) -> Tensor:
+    """1 / input."""
+    return Reciprocal.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def sin(input: Tensor) -> Tensor:
+    """The sine of an angle in radians."""
+    return Sin.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def cos(input: Tensor) -> Tensor:
+    """The cosine of an angle in radians."""
+    return Cos.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def tan(input: Tensor) -> Tensor:
+    """The tangent of an angle in radians."""
+    return Tan.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def asin(input: Tensor) -> Tensor:
+    """The angle, in radians, whose sine is input."""
+    return Asin.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def acos(input: Tensor) -> Tensor:
+    """The angle, in radians, whose cosine is input."""
+    return Acos.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def atan(input: Tensor) -> Tensor:
+    """The angle, in radians, whose tangent is input."""
+    return Atan.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def sinh(input: Tensor) -> Tensor:
+    """The hyperbolic sine."""
+    return Sinh.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def cosh(input: Tensor) -> Tensor:
+    """The hyperbolic cosine."""
+    return Cosh.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def tanh(input: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return Tanh.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + exp(-input))."""
+    return Sigmoid.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def erf(input: Tensor) -> Tensor:
+    """The error function, 2/√π ∫₀ˣ exp(-t²) dt."""
+    return Erf.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def erfinv(input: Tensor) -> Tensor:
+    """The number whose erf is input, for input within (-1, 1)."""
+    return Erfinv.apply(floating(input))  # type: ignore[no-any-return]
+
+
+def step(input: Tensor, function: str) -> Tensor:
+    require_tensor(input)
+    if not is_floating(input.array.dtype) and function != "sign":
+        return input.clone()  # whole numbers are their own
+    return Step.apply(input, function=function)  # type: ignore[no-any-return]
+
+
+def sign(input: Tensor) -> Tensor:
+    """-1, 0 or 1; NaN for NaN."""
+    return step(input, "sign")
+
+
+def floor(input: Tensor) -> Tensor:
+    """The greatest whole number not above input."""
+    return step(input, "floor")
+
+
+def ceil(input: Tensor) -> Tensor:
+    """The smallest whole number not below input."""
+    return step(input, "ceil")
+
+
+def trunc(input: Tensor) -> Tensor:
+    """The whole part, towards zero."""
+    return step(input, "trunc")
+
+
+def round(input: Tensor) -> Tensor:
+    """The nearest whole number; halves go to the even one."""
+    return step(input, "round")
+
+
+def isnan(input: Tensor) -> Tensor:
+    """Whether each element is NaN."""
+    return _classify(input, "isnan")
+
+
+def isinf(input: Tensor) -> Tensor:
+    """Whether each element is infinite, of either sign."""
+    return _classify(input, "isinf")
+
+
+def isfinite(input: Tensor) -> Tensor:
+    """Whether each element is neither infinite nor NaN."""
+    return _classify(input, "isfinite")
+
+
+def _classify(input: Tensor, function: str) -> Tensor:
+    require_tensor(input)
+    if category(input.array.dtype) < FLOAT:
+        input = floating(input)
+    return without_gradient(getattr(input.backend.xp, function), input)
+
+
+def logical_not(input: Tensor) -> Tensor:
+    """Whether each element is zero or False."""
+    require_tensor(input)
+    return without_gradient(input.backend.xp.logical_not, input)
