@@ -116,7 +116,9 @@ class NumpyBackend:
     guard = None
 
     def __init__(self) -> None:
-        self.xp = SimpleNamespace(**{name: EXTRAS.get(name) or getattr(np, name) for name in VOCABULARY})
+        self.xp = SimpleNamespace(
+            **{name: EXTRAS.get(name) or getattr(np, name) for name in VOCABULARY}
+        )
         self.kernels: Mapping[str, Kernel] = {}
 
     def asarray(self, value: object, dtype: object = None) -> Array:
@@ -124,9 +126,13 @@ class NumpyBackend:
         try:
             array = np.asarray(value, dtype=dtype)  # type: ignore[call-overload]
         except (TypeError, ValueError) as error:
-            raise DtypeError(f"expected numbers in a regular shape, got {type(value).__name__}: {error}") from error
+            raise DtypeError(
+                f"expected numbers in a regular shape, got {type(value).__name__}: {error}"
+            ) from error
         if array.dtype.kind not in "biufV":
-            raise DtypeError(f"expected numbers or booleans, got {array.dtype} from {type(value).__name__}")
+            raise DtypeError(
+                f"expected numbers or booleans, got {array.dtype} from {type(value).__name__}"
+            )
         return array
 
     def copy(self, array: Array) -> Array:

@@ -8,8 +8,35 @@ if not (_package / "backends").is_dir():  # a source checkout: the adapters live
 
 from tinygrad_bn import autograd as autograd
 from tinygrad_bn.autograd import Function as Function
-from tinygrad_bn.ops import differentiable as _differentiable  # noqa: F401  (gives the chain rule its second interpreter)
+from tinygrad_bn.config import enable_grad as enable_grad
+from tinygrad_bn.config import get_default_device as get_default_device
+from tinygrad_bn.config import get_default_dtype as get_default_dtype
+from tinygrad_bn.config import inference_mode as inference_mode
+from tinygrad_bn.config import is_grad_enabled as is_grad_enabled
+from tinygrad_bn.config import no_grad as no_grad
+from tinygrad_bn.config import set_default_dtype as set_default_dtype
+from tinygrad_bn.config import set_grad_enabled as set_grad_enabled
+from tinygrad_bn.backend import Device as device
+from tinygrad_bn.backend import reference_kernels as reference_kernels
+from tinygrad_bn.backend import set_default_device as set_default_device
+from tinygrad_bn.dtypes import *
+from tinygrad_bn.ops import (
+    differentiable as _differentiable,
+)  # gives the chain rule its interpreter
+from tinygrad_bn.ops.elementwise import *
+from tinygrad_bn.ops.linear import *
+from tinygrad_bn.ops.reduce import *
+from tinygrad_bn.ops.shape import *
+from tinygrad_bn.ops.transfer import *
+from tinygrad_bn.ops.unary import *
 from tinygrad_bn.tensor import Buffer as Buffer
 from tinygrad_bn.tensor import Parameter as Parameter
 from tinygrad_bn.tensor import Tensor as Tensor
-from tinygrad_bn.tensor import Tensor as tensor
+
+
+def __getattr__(name: str) -> object:
+    if name == "bfloat16":  # needs ml_dtypes, which is optional
+        from tinygrad_bn.dtypes import bfloat16
+
+        return bfloat16()
+    raise AttributeError(f"module 'tinygrad_bn' has no attribute {name!r}")

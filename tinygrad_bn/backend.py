@@ -20,7 +20,9 @@ import numpy as np
 from tinygrad_bn import config
 from tinygrad_bn.errors import BackendError
 
-Array: TypeAlias = Any  # numpy.ndarray, cupy.ndarray, a Tensor in a replay, a symbolic value in a trace
+Array: TypeAlias = (
+    Any  # numpy.ndarray, cupy.ndarray, a Tensor in a replay, a symbolic value in a trace
+)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -57,7 +59,9 @@ class Extras(Protocol):
     def add_at(self, shape: tuple[int, ...], index: Any, values: Array) -> Array:
         """Zeros of ``shape``, with ``values`` added at ``index``; where it repeats, they add up."""
 
-    def add_along_axis(self, shape: tuple[int, ...], indices: Array, values: Array, axis: int) -> Array:
+    def add_along_axis(
+        self, shape: tuple[int, ...], indices: Array, values: Array, axis: int
+    ) -> Array:
         """Zeros of ``shape``, with ``values`` added where `take_along_axis` would read ``indices``."""
 
 

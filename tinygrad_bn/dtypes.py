@@ -8,6 +8,24 @@ import numpy as np
 
 from tinygrad_bn.errors import DtypeError
 
+__all__ = [
+    "bool",
+    "double",
+    "finfo",
+    "float16",
+    "float32",
+    "float64",
+    "half",
+    "iinfo",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "long",
+    "short",
+    "uint8",
+]
+
 float16 = half = np.dtype(np.float16)
 float32 = np.dtype(np.float32)
 float64 = double = np.dtype(np.float64)

@@ -24,7 +24,9 @@ class Tensor(Methods, Variable):
     methods are PyTorch's. ``array`` is the NumPy or CuPy array inside.
     """
 
-    __array_ufunc__ = None  # so that NumPy's operators leave `array * tensor` to us, which refuses it by name
+    __array_ufunc__ = (
+        None  # so that NumPy's operators leave `array * tensor` to us, which refuses it by name
+    )
 
     def __init__(
         self,
@@ -131,7 +133,9 @@ class Tensor(Methods, Variable):
         if self.requires_grad:
             raise GradientError("expected a tensor without history; use tensor.detach().numpy()")
         if self.is_cuda:
-            raise BackendError(f"expected a tensor on the cpu, got {self.device}; use tensor.cpu().numpy()")
+            raise BackendError(
+                f"expected a tensor on the cpu, got {self.device}; use tensor.cpu().numpy()"
+            )
         return self.array  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
@@ -166,7 +170,10 @@ class Tensor(Methods, Variable):
 
     def __repr__(self) -> str:
         body = np.array2string(
-            np.asarray(self.backend.to_numpy(self.array)), separator=", ", prefix="tensor(", precision=4
+            np.asarray(self.backend.to_numpy(self.array)),
+            separator=", ",
+            prefix="tensor(",
+            precision=4,
         )
         notes = [body]
         if self.is_cuda:
@@ -189,7 +196,9 @@ class Tensor(Methods, Variable):
 
     # Where it is
 
-    def to(self, *args: Any, dtype: Any = None, device: object = None, copy: bool = False) -> Tensor:
+    def to(
+        self, *args: Any, dtype: Any = None, device: object = None, copy: bool = False
+    ) -> Tensor:
         """In another dtype, on another device, or both: ``to("cuda")``, ``to(tg.float64)``, ``to(other)``.
 
         The tensor itself where nothing changes, unless ``copy``.
@@ -231,7 +240,9 @@ class Tensor(Methods, Variable):
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, Tensor):
-                raise DtypeError(f"expected a tensor or None as the gradient, got {type(value).__name__}")
+                raise DtypeError(
+                    f"expected a tensor or None as the gradient, got {type(value).__name__}"
+                )
             if value.shape != self.shape or value.backend is not self.backend:
                 raise ShapeError(
                     f"expected a gradient {self.shape} on {self.device}, got {value.shape} on {value.device}"
@@ -301,7 +312,9 @@ class Tensor(Methods, Variable):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         if self.creator is not None:
-            raise GradientError("expected a leaf to copy deeply, got the result of an operation; use detach()")
+            raise GradientError(
+                "expected a leaf to copy deeply, got the result of an operation; use detach()"
+            )
         copy = type(self).__new__(type(self))
         copy.array, copy.backend = self.backend.copy(self.array), self.backend
         copy.requires_grad = self.requires_grad
@@ -312,7 +325,9 @@ class Tensor(Methods, Variable):
 
     def __reduce__(self) -> Any:
         if self.creator is not None:
-            raise GradientError("expected a leaf to pickle, got the result of an operation; use detach()")
+            raise GradientError(
+                "expected a leaf to pickle, got the result of an operation; use detach()"
+            )
         values = self.backend.to_numpy(self.array)
         return _rebuild, (type(self), values, self.backend.device, self.requires_grad)
 
@@ -357,7 +372,11 @@ def _rebuild(kind: type[Tensor], values: Any, device: str, requires_grad: bool) 
 
 def as_array(data: object, dtype: Any, device: object) -> tuple[Array, Backend]:
     """A fresh array with the values of ``data``, and its backend; Python floats in the default dtype."""
-    backend = backend_for(device) if device is not None or not isinstance(data, Variable) else data.backend
+    backend = (
+        backend_for(device)
+        if device is not None or not isinstance(data, Variable)
+        else data.backend
+    )
     if isinstance(data, Variable):
         source = data.array if data.backend is backend else data.backend.to_numpy(data.array)
     else:

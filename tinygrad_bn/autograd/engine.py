@@ -135,7 +135,9 @@ def gather(node: Function, pending: dict[Key, Any], as_tensors: bool) -> list[An
         for position, (shape, dtype) in enumerate(node.outputs):
             if dy[position] is None:
                 zeros = node.backend.xp.zeros(shape, dtype=dtype)
-                dy[position] = Variable.tensor_class.wrap(zeros, node.backend) if as_tensors else zeros
+                dy[position] = (
+                    Variable.tensor_class.wrap(zeros, node.backend) if as_tensors else zeros
+                )
     return dy
 
 
@@ -146,7 +148,9 @@ def hooked(hook: Callable[[Any], Any], grad: Any, backend: Backend) -> Any:
     if result is None:
         return grad
     if not isinstance(result, Variable) or result.array.shape != as_tensor.array.shape:
-        raise GradientError(f"expected a hook to return a gradient of shape {as_tensor.array.shape} or None")
+        raise GradientError(
+            f"expected a hook to return a gradient of shape {as_tensor.array.shape} or None"
+        )
     return result if isinstance(grad, Variable) else result.array
 
 
@@ -164,7 +168,9 @@ def differentiate(node: Function, dy: list[Any], create_graph: bool) -> tuple[An
     if dx.__class__ is not tuple:
         dx = (dx,)
     if len(dx) != len(node.needs):
-        raise GradientError(f"expected {len(node.needs)} gradients from {node.name}.backward, got {len(dx)}")
+        raise GradientError(
+            f"expected {len(node.needs)} gradients from {node.name}.backward, got {len(dx)}"
+        )
     if config.anomaly_mode.get():
         refuse_nan(node, dx)
     return dx  # type: ignore[no-any-return]
@@ -175,13 +181,17 @@ def refuse_nan(node: Function, dx: tuple[Any, ...]) -> None:
         if grad is not None:
             array = grad.array if isinstance(grad, Variable) else grad
             if bool(node.backend.xp.any(node.backend.xp.isnan(array))):
-                raise GradientError(f"{node.name} made NaN as the gradient of input {position}. {node.trace}")
+                raise GradientError(
+                    f"{node.name} made NaN as the gradient of input {position}. {node.trace}"
+                )
 
 
 def fitted(node: Function, x: Variable, dx: Any) -> Any:
     """The gradient in the dtype of what it is a gradient of, whose shape it must have."""
     if dx.shape != x.array.shape:
-        raise ShapeError(f"expected {node.name}.backward to give shape {x.array.shape}, got {dx.shape}")
+        raise ShapeError(
+            f"expected {node.name}.backward to give shape {x.array.shape}, got {dx.shape}"
+        )
     if dx.dtype is not x.array.dtype and dx.dtype != x.array.dtype:
         xp = interpreters[0](x.backend).xp if isinstance(dx, Variable) else x.backend.xp
         return xp.astype(dx, x.array.dtype)
@@ -195,21 +205,29 @@ def seeds(roots: Sequence[Variable], grads: Sequence[Any] | None, as_tensors: bo
     found: list[Any] = []
     for root, grad in zip(roots, grads or [None] * len(roots), strict=True):
         if not root.requires_grad:
-            raise GradientError("expected an output that requires a gradient, got one that no graph leads to")
+            raise GradientError(
+                "expected an output that requires a gradient, got one that no graph leads to"
+            )
         if grad is None:
             if root.array.size != 1:
-                raise GradientError(f"expected a scalar, or its gradient given, got shape {root.array.shape}")
+                raise GradientError(
+                    f"expected a scalar, or its gradient given, got shape {root.array.shape}"
+                )
             ones = root.backend.xp.ones(root.array.shape, dtype=root.array.dtype)
             grad = Variable.tensor_class.wrap(ones, root.backend)
         if not isinstance(grad, Variable):
-            raise GradientError(f"expected the gradient of an output as a tensor, got {type(grad).__name__}")
+            raise GradientError(
+                f"expected the gradient of an output as a tensor, got {type(grad).__name__}"
+            )
         if grad.backend is not root.backend or grad.array.shape != root.array.shape:
             raise GradientError(
                 f"expected a gradient of shape {root.array.shape} on {root.backend.device}, "
                 f"got {grad.array.shape} on {grad.backend.device}"
             )
         if grad.array.dtype != root.array.dtype:
-            raise GradientError(f"expected a gradient of {root.array.dtype}, got {grad.array.dtype}")
+            raise GradientError(
+                f"expected a gradient of {root.array.dtype}, got {grad.array.dtype}"
+            )
         found.append(grad if as_tensors else grad.array)
     return found
 
@@ -323,4 +341,3 @@ def grad(
 
 def as_sequence(tensors: Any) -> Sequence[Any]:
     return (tensors,) if isinstance(tensors, Variable) else tuple(tensors)
-

@@ -84,7 +84,9 @@ class Function:
                 arrays.append(x)
                 needs.append(False)
             else:
-                raise DtypeError(f"{cls.__name__} expected tensors and numbers, got {type(x).__name__}")
+                raise DtypeError(
+                    f"{cls.__name__} expected tensors and numbers, got {type(x).__name__}"
+                )
         if backend is None:
             raise DtypeError(f"{cls.__name__} expected at least one tensor")
         tracked = True in needs and config.grad_mode.get()
@@ -167,4 +169,3 @@ class Function:
     def release(self) -> None:
         """Free what the node keeps; it cannot be differentiated again."""
         self.__dict__.clear()
-

@@ -103,7 +103,11 @@ class Variable:
             If the tensor is part of a graph that is being recorded.
         """
         if config.grad_mode.get() and self.requires_grad:
-            kind = "a leaf that requires a gradient" if self.creator is None else "the result of an operation"
+            kind = (
+                "a leaf that requires a gradient"
+                if self.creator is None
+                else "the result of an operation"
+            )
             raise GradientError(
                 f"expected a tensor outside of the graph to write to, got {kind}; use no_grad() or detach()"
             )
@@ -118,7 +122,9 @@ class Variable:
             self._grad = grad if known is None else known + grad  # type: ignore[operator,assignment]
         elif self._grad is not None:
             held = self._grad
-            if held.requires_grad:  # a gradient with a graph: never change it under the graph's feet
+            if (
+                held.requires_grad
+            ):  # a gradient with a graph: never change it under the graph's feet
                 self._grad = self.wrap_like(held.array + grad)
             else:
                 held.backend.store(held.array, held.array + grad)

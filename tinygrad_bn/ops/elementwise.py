@@ -9,10 +9,48 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, BackendError, ShapeError
-from tinygrad_bn.ops.promotion import FLOAT, cast, category, is_floating, pair, promote, require_tensor, result_type
+from tinygrad_bn.ops.promotion import (
+    FLOAT,
+    cast,
+    category,
+    is_floating,
+    pair,
+    promote,
+    require_tensor,
+    result_type,
+)
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
+
+__all__ = [
+    "add",
+    "atan2",
+    "clamp",
+    "clip",
+    "div",
+    "divide",
+    "eq",
+    "floor_divide",
+    "fmod",
+    "ge",
+    "gt",
+    "le",
+    "lerp",
+    "lt",
+    "maximum",
+    "minimum",
+    "mul",
+    "multiply",
+    "ne",
+    "pow",
+    "remainder",
+    "square",
+    "sub",
+    "subtract",
+    "true_divide",
+    "where",
+]
 
 
 def unbroadcast(xp: Any, grad: Array, shape: tuple[int, ...]) -> Array:
@@ -120,7 +158,11 @@ class Pow(Binary):
                 da = dy * xp.where(b == 0, 0.0, b * a ** xp.where(b == 0, 1.0, b - 1))
         if self.needs[1]:
             if isinstance(a, (int, float)):
-                db = xp.zeros_like(dy) if a == 0 else dy * self.y * xp.log(xp.full((), a, dtype=dy.dtype))
+                db = (
+                    xp.zeros_like(dy)
+                    if a == 0
+                    else dy * self.y * xp.log(xp.full((), a, dtype=dy.dtype))
+                )
             else:  # 0 ** b is constant for b > 0
                 zero = (a == 0) & (b >= 0)
                 db = dy * xp.where(zero, 0.0, self.y * xp.log(xp.where(zero, 1.0, a)))
@@ -243,7 +285,9 @@ def mul(input: Tensor, other: Tensor | float) -> Tensor:
 def div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
     """input / other; rounded towards zero (``"trunc"``) or down (``"floor"``) if asked."""
     if rounding_mode not in (None, "trunc", "floor"):
-        raise ArgumentError(f"expected rounding_mode None, 'trunc' or 'floor', got {rounding_mode!r}")
+        raise ArgumentError(
+            f"expected rounding_mode None, 'trunc' or 'floor', got {rounding_mode!r}"
+        )
     if rounding_mode == "floor":
         return floor_divide(input, other)
     a, b = promote(*pair(input, other), floating=True)
@@ -381,7 +425,9 @@ def without_gradient(function: Any, *operands: Any) -> Tensor:
     backend = tensors[0].backend
     for x in tensors:
         if x.backend is not backend:
-            raise BackendError(f"expected tensors on {backend.device}, got one on {x.backend.device}")
+            raise BackendError(
+                f"expected tensors on {backend.device}, got one on {x.backend.device}"
+            )
     arrays = [x.array if isinstance(x, Variable) else x for x in operands]
     return Variable.tensor_class.wrap(backend.asarray(function(*arrays)), backend)  # type: ignore[return-value]
 
@@ -420,3 +466,9 @@ def gt(input: Tensor, other: Tensor | float) -> Tensor:
 def ge(input: Tensor, other: Tensor | float) -> Tensor:
     """Whether input >= other, element by element."""
     return compare(operator.ge, input, other)
+
+
+subtract = sub
+multiply = mul
+divide = true_divide = div
+clip = clamp

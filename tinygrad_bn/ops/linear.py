@@ -13,6 +13,10 @@ from tinygrad_bn.ops.promotion import pair, require_tensor
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
 
+__all__ = [
+    "matmul",
+]
+
 
 def transposed(xp: object, x: Array) -> Array:
     """The last two axes exchanged."""

@@ -57,7 +57,11 @@ def join(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
 
 def result_type(*operands: Any) -> np.dtype[Any]:
     """The dtype in which an operation on these tensors and numbers runs."""
-    ranked: list[np.dtype[Any] | None] = [None, None, None]  # of tensors, of rank-0 tensors, of numbers
+    ranked: list[np.dtype[Any] | None] = [
+        None,
+        None,
+        None,
+    ]  # of tensors, of rank-0 tensors, of numbers
     for x in operands:
         if isinstance(x, Variable):
             rank, dtype = 0 if x.array.ndim else 1, x.array.dtype
@@ -67,7 +71,9 @@ def result_type(*operands: Any) -> np.dtype[Any]:
         ranked[rank] = dtype if known is None else join(known, dtype)
     result: np.dtype[Any] | None = None
     for dtype_or_none in ranked:
-        if dtype_or_none is not None and (result is None or category(dtype_or_none) > category(result)):
+        if dtype_or_none is not None and (
+            result is None or category(dtype_or_none) > category(result)
+        ):
             result = dtype_or_none
     if result is None:
         raise DtypeError("expected at least one tensor or number")
@@ -81,7 +87,9 @@ def number_dtype(x: object) -> np.dtype[Any]:
         return np.dtype(np.int64)
     if isinstance(x, (float, np.floating)):
         return config.get_default_dtype()
-    raise DtypeError(f"expected a tensor or a number, got {type(x).__name__}; see tensor() and from_numpy()")
+    raise DtypeError(
+        f"expected a tensor or a number, got {type(x).__name__}; see tensor() and from_numpy()"
+    )
 
 
 class Cast(Function):

@@ -15,6 +15,11 @@ from tinygrad_bn.ops.shape import axes
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
 
+__all__ = [
+    "mean",
+    "sum",
+]
+
 
 def kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     """The shape with the reduced axes as 1."""
@@ -82,5 +87,7 @@ def mean(
     if dtype is not None:
         input = cast(input, as_dtype(dtype))
     if not is_floating(input.array.dtype):
-        raise DtypeError(f"expected floats to take the mean of, got {input.array.dtype}; give dtype=")
+        raise DtypeError(
+            f"expected floats to take the mean of, got {input.array.dtype}; give dtype="
+        )
     return Mean.apply(input, dims=axes(dim, input.array.ndim), keepdim=keepdim)  # type: ignore[no-any-return]

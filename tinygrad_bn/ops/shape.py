@@ -15,6 +15,18 @@ from tinygrad_bn.ops.promotion import require_tensor
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
 
+__all__ = [
+    "broadcast_to",
+    "flatten",
+    "permute",
+    "reshape",
+    "squeeze",
+    "swapaxes",
+    "transpose",
+    "unflatten",
+    "unsqueeze",
+]
+
 
 class Reshape(Function):
     """The same elements in C order, in another shape."""
@@ -160,7 +172,9 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
         have[i - extra] if n == -1 and i >= extra >= 0 else n for i, n in enumerate(wanted)
     )
     if any(n < 0 for n in kept):
-        raise ShapeError(f"expected sizes ≥ 0, and -1 only for axes that exist, got {wanted} for {have}")
+        raise ShapeError(
+            f"expected sizes ≥ 0, and -1 only for axes that exist, got {wanted} for {have}"
+        )
     return broadcast_to(input, kept)
 
 
@@ -197,3 +211,6 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     at, shape = one_axis(dim, input.array.ndim), input.array.shape
     inner = resolve(as_shape((sizes,)), shape[at])
     return Reshape.apply(input, shape=(*shape[:at], *inner, *shape[at + 1 :]))  # type: ignore[no-any-return]
+
+
+swapaxes = transpose

@@ -12,6 +12,10 @@ from tinygrad_bn.ops.promotion import require_tensor
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
 
+__all__ = [
+    "clone",
+]
+
 
 def move(x: Array, source: Backend, target: Backend) -> Array:
     """The same values in the memory of another backend, by way of this machine's."""

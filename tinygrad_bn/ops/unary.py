@@ -14,6 +14,43 @@ from tinygrad_bn.ops.promotion import FLOAT, category, floating, is_floating, re
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
 
+__all__ = [
+    "abs",
+    "absolute",
+    "acos",
+    "asin",
+    "atan",
+    "ceil",
+    "cos",
+    "cosh",
+    "erf",
+    "erfinv",
+    "exp",
+    "expm1",
+    "floor",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logical_not",
+    "neg",
+    "positive",
+    "reciprocal",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
+]
+
 
 class Neg(Function):
     """-x."""
@@ -437,3 +474,6 @@ def logical_not(input: Tensor) -> Tensor:
     """Whether each element is zero or False."""
     require_tensor(input)
     return without_gradient(input.backend.xp.logical_not, input)
+
+
+absolute = abs

@@ -45,7 +45,9 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.where(np.abs(x) < 0.05, 0.05 * np.sign(x) + x, x)
 
 
-def uniform(*shape: int, low: float = 0.1, high: float = 2.0, seed: int = 0) -> np.ndarray[Any, Any]:
+def uniform(
+    *shape: int, low: float = 0.1, high: float = 2.0, seed: int = 0
+) -> np.ndarray[Any, Any]:
     """Uniform float64 numbers within [low, high)."""
     return np.random.default_rng([seed, *shape]).uniform(low, high, shape)
 

@@ -7,7 +7,9 @@ from tests.ops.samples import Sample, normal, uniform, whole
 SAMPLES = [
     Sample("add", lambda t, a, b: t.add(a, b), (normal(3, 4), normal(3, 4, seed=1))),
     Sample("add", lambda t, a, b: a + b, (normal(3, 1, 4), normal(2, 1)), notes="broadcast"),
-    Sample("add", lambda t, a, b: t.add(a, b, alpha=3), (normal(4), normal(4, seed=1)), notes="alpha"),
+    Sample(
+        "add", lambda t, a, b: t.add(a, b, alpha=3), (normal(4), normal(4, seed=1)), notes="alpha"
+    ),
     Sample("add", lambda t, a: 2 + a, (normal(2, 3),), notes="number"),
     Sample("sub", lambda t, a, b: a - b, (normal(3, 4), normal(4))),
     Sample("sub", lambda t, a: 2 - a, (normal(2, 3),), notes="number"),
@@ -27,13 +29,30 @@ SAMPLES = [
     Sample("minimum", lambda t, a, b: t.minimum(a, b), (normal(3, 4), normal(4, seed=1))),
     Sample("clamp", lambda t, a: t.clamp(a, -0.5, 0.5), (normal(3, 4),)),
     Sample("clamp", lambda t, a: t.clamp(a, min=0.1), (normal(3, 4),), notes="below"),
-    Sample("clamp", lambda t, a, b: t.clamp(a, max=b), (normal(3, 4), normal(4, seed=5)), notes="tensor"),
-    Sample("where", lambda t, c, a, b: t.where(c > 0, a, b), (whole(3, 4), normal(3, 4), normal(4))),
+    Sample(
+        "clamp",
+        lambda t, a, b: t.clamp(a, max=b),
+        (normal(3, 4), normal(4, seed=5)),
+        notes="tensor",
+    ),
+    Sample(
+        "where", lambda t, c, a, b: t.where(c > 0, a, b), (whole(3, 4), normal(3, 4), normal(4))
+    ),
     Sample("lerp", lambda t, a, b: t.lerp(a, b, 0.3), (normal(3), normal(3, seed=1))),
     Sample("atan2", lambda t, a, b: t.atan2(a, b), (normal(3, 4), normal(3, 4, seed=1))),
-    Sample("floor_divide", lambda t, a, b: a // b, (whole(3, 4), whole(3, 4, low=1)), differentiable=False),
+    Sample(
+        "floor_divide",
+        lambda t, a, b: a // b,
+        (whole(3, 4), whole(3, 4, low=1)),
+        differentiable=False,
+    ),
     *(
-        Sample(name, lambda t, a, b, name=name: getattr(t, name)(a, b), (whole(3, 4), whole(4, seed=1)), differentiable=False)
+        Sample(
+            name,
+            lambda t, a, b, name=name: getattr(t, name)(a, b),
+            (whole(3, 4), whole(4, seed=1)),
+            differentiable=False,
+        )
         for name in ("eq", "ne", "lt", "le", "gt", "ge")
     ),
 ]
