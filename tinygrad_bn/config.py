@@ -82,6 +82,17 @@ class set_grad_enabled(Switch):
         return type(self)(self.value)
 
 
+class detect_anomaly(Switch):
+    """Name the operation, the module and the line behind a NaN in a gradient; slow, for hunting only."""
+
+    variable, value = anomaly_mode, True
+
+
+def set_detect_anomaly(mode: bool) -> None:
+    """Switch anomaly detection on or off."""
+    anomaly_mode.set(bool(mode))
+
+
 def is_grad_enabled() -> bool:
     """Whether operations record the graph now."""
     return grad_mode.get()
