@@ -1,6 +1,10 @@
 """A small deep-learning library: exact normalization, gradients of every order, NumPy and CuPy underneath."""
 
+import warnings as _warnings
 from pathlib import Path as _Path
+
+# What overflows is infinite and what is undefined is NaN; as in PyTorch, without a warning a time.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tinygrad_bn\b")
 
 _package = _Path(__file__).parent
 if not (_package / "backends").is_dir():  # a source checkout: the adapters live in ../backends

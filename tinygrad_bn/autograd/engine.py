@@ -84,61 +84,74 @@ def chain_rule(
     found: dict[Key, tuple[Variable, Any]] = {}
     wanted = None if targets is None else {key_of(t): t for t in targets}
     useful = None if wanted is None else leading_to(set(wanted), nodes)
-    pending: dict[Key, Any] = {}
-
-    def add(x: Variable, grad: Any) -> None:
-        key = key_of(x)
-        if x.creator is not None:
-            known = pending.get(key)
-            pending[key] = grad if known is None else known + grad
-        elif wanted is None or key in wanted:
-            known = found.get(key)
-            found[key] = (x, grad if known is None else known[1] + grad)
-
+    pending: dict[Function, Any] = {}  # a gradient for each node, a list where it has several outputs
     for root, grad in zip(roots, grads, strict=True):
-        add(root, grad)
+        send(root, grad, pending, found, wanted)
     for node in nodes:
-        dy = gather(node, pending, create_graph)
+        dy = pending.pop(node, None)
         if dy is None:
             continue
+        if node.outputs is not None or node.hooks is not None:
+            dy = complete(node, dy, create_graph)
         if wanted is not None:
-            for position, grad in enumerate(dy):
+            for position, grad in enumerate((dy,) if node.outputs is None else dy):
                 if (target := wanted.get((node, position))) is not None:
                     found[node, position] = (target, grad)
-            if useful is not None and node not in useful:
-                continue
-        inputs, needs = node.inputs or (), node.needs
-        for x, needed, dx in zip(inputs, needs, differentiate(node, dy, create_graph), strict=True):
-            if needed and dx is not None:
-                add(x, fitted(node, x, dx))
-        if not retain_graph:
-            node.release()
+        if useful is None or node in useful:
+            inputs, needs = node.inputs or (), node.needs
+            dxs = differentiate(node, dy, create_graph)
+            for x, needed, dx in zip(inputs, needs, dxs, strict=True):
+                if needed and dx is not None:
+                    if dx.shape != x.array.shape or dx.dtype is not x.array.dtype:
+                        dx = fitted(node, x, dx)
+                    creator = x.creator
+                    if creator is None or creator.outputs is not None:
+                        send(x, dx, pending, found, wanted)
+                    elif creator in pending:
+                        pending[creator] = pending[creator] + dx
+                    else:
+                        pending[creator] = dx
+            if not retain_graph:
+                node.release()
     return found
 
 
-def gather(node: Function, pending: dict[Key, Any], as_tensors: bool) -> list[Any] | None:
-    """The gradients of the node's outputs, after their hooks; zeros for outputs that nothing used."""
-    if node.outputs is None:
-        grad = pending.pop((node, 0), None)
-        if grad is None:
-            return None
-        dy = [grad]
+def send(
+    x: Variable,
+    grad: Any,
+    pending: dict[Function, Any],
+    found: dict[Key, tuple[Variable, Any]],
+    wanted: dict[Key, Variable] | None,
+) -> None:
+    """Add a gradient to what is known of the gradient of ``x``."""
+    creator = x.creator
+    if creator is None:
+        key = (x, 0)
+        if wanted is None or key in wanted:
+            known = found.get(key)
+            found[key] = (x, grad if known is None else known[1] + grad)
+    elif creator.outputs is None:
+        pending[creator] = pending[creator] + grad if creator in pending else grad
     else:
-        dy = [pending.pop((node, position), None) for position in range(len(node.outputs))]
-        if all(grad is None for grad in dy):
-            return None
-    if node.hooks is not None:
-        for position, hook in list(node.hooks):
-            if dy[position] is not None:
-                dy[position] = hooked(hook, dy[position], node.backend)
-    if node.outputs is not None:
-        for position, (shape, dtype) in enumerate(node.outputs):
-            if dy[position] is None:
-                zeros = node.backend.xp.zeros(shape, dtype=dtype)
-                dy[position] = (
-                    Variable.tensor_class.wrap(zeros, node.backend) if as_tensors else zeros
-                )
-    return dy
+        dy = pending.setdefault(creator, [None] * len(creator.outputs))
+        dy[x.output] = grad if dy[x.output] is None else dy[x.output] + grad
+
+
+def complete(node: Function, dy: Any, as_tensors: bool) -> Any:
+    """The gradients of the node's outputs, after their hooks; zeros for outputs that nothing used."""
+    parts = [dy] if node.outputs is None else dy
+    for position, hook in list(node.hooks or ()):
+        if parts[position] is not None:
+            parts[position] = hooked(hook, parts[position], node.backend)
+    if node.outputs is None:
+        return parts[0]
+    for position, (shape, dtype) in enumerate(node.outputs):
+        if parts[position] is None:
+            zeros = node.backend.xp.zeros(shape, dtype=dtype)
+            parts[position] = (
+                Variable.tensor_class.wrap(zeros, node.backend) if as_tensors else zeros
+            )
+    return parts
 
 
 def hooked(hook: Callable[[Any], Any], grad: Any, backend: Backend) -> Any:
@@ -154,17 +167,18 @@ def hooked(hook: Callable[[Any], Any], grad: Any, backend: Backend) -> Any:
     return result if isinstance(grad, Variable) else result.array
 
 
-def differentiate(node: Function, dy: list[Any], create_graph: bool) -> tuple[Any, ...]:
+def differentiate(node: Function, dy: Any, create_graph: bool) -> tuple[Any, ...]:
     """The gradients of the node's inputs."""
+    several = node.outputs is not None
     if create_graph:
-        dx = replay(node).backward(*dy)
+        node = replay(node)
     else:
         node.require_intact()
-        if node.backend.guard is None:
-            dx = node.backward(*dy)
-        else:
-            with node.backend.guard:
-                dx = node.backward(*dy)
+    if node.backend.guard is None:
+        dx = node.backward(*dy) if several else node.backward(dy)
+    else:
+        with node.backend.guard:
+            dx = node.backward(*dy) if several else node.backward(dy)
     if dx.__class__ is not tuple:
         dx = (dx,)
     if len(dx) != len(node.needs):
@@ -187,15 +201,21 @@ def refuse_nan(node: Function, dx: tuple[Any, ...]) -> None:
 
 
 def fitted(node: Function, x: Variable, dx: Any) -> Any:
-    """The gradient in the dtype of what it is a gradient of, whose shape it must have."""
-    if dx.shape != x.array.shape:
-        raise ShapeError(
-            f"expected {node.name}.backward to give shape {x.array.shape}, got {dx.shape}"
-        )
-    if dx.dtype is not x.array.dtype and dx.dtype != x.array.dtype:
-        xp = interpreters[0](x.backend).xp if isinstance(dx, Variable) else x.backend.xp
-        return xp.astype(dx, x.array.dtype)
-    return dx
+    """The gradient in the shape and dtype of what it is a gradient of."""
+    shape, dtype = x.array.shape, x.array.dtype
+    xp = interpreters[0](x.backend).xp if isinstance(dx, Variable) else x.backend.xp
+    if dx.shape != shape:
+        if not node.broadcasts:
+            raise ShapeError(f"expected {node.name}.backward to give shape {shape}, got {dx.shape}")
+        dx = unbroadcast(xp, dx, shape)
+    return dx if dx.dtype == dtype else xp.astype(dx, dtype)
+
+
+def unbroadcast(xp: Any, grad: Any, shape: tuple[int, ...]) -> Any:
+    """Sum a gradient over the axes that broadcasting added or stretched."""
+    extra = len(grad.shape) - len(shape)
+    stretched = (i + extra for i, n in enumerate(shape) if n == 1 and grad.shape[i + extra] != 1)
+    return xp.reshape(xp.sum(grad, axis=(*range(extra), *stretched)), shape)
 
 
 def seeds(roots: Sequence[Variable], grads: Sequence[Any] | None, as_tensors: bool) -> list[Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Stamp, Variable, clock
 from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.config import anomaly_mode, grad_mode, where
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError
 
 
@@ -33,12 +34,14 @@ class Function:
 
     view: ClassVar[bool] = False
     """Whether the output may share the memory of the first input."""
+    broadcasts: ClassVar[bool] = False
+    """Whether inputs broadcast: the chain rule then sums their gradients back to their shapes."""
 
     backend: Backend
     xp: Any
     inputs: tuple[Any, ...] | None = None
     attributes: dict[str, Any]
-    needs: tuple[bool, ...]
+    needs: Sequence[bool]
     """Which inputs want a gradient: backward may return None for the others."""
     born: int
     stamps: tuple[Stamp, ...] = ()
@@ -89,10 +92,10 @@ class Function:
                 )
         if backend is None:
             raise DtypeError(f"{cls.__name__} expected at least one tensor")
-        tracked = True in needs and config.grad_mode.get()
+        tracked = True in needs and grad_mode.get()
         node.backend = backend
         node.xp = backend.xp
-        node.needs = tuple(needs) if tracked else (False,) * len(needs)
+        node.needs = needs if tracked else [False] * len(needs)
         if backend.guard is None:
             result = node.forward(*arrays, **attributes)
         else:
@@ -102,8 +105,8 @@ class Function:
             node.inputs = inputs
             node.attributes = attributes
             node.born = clock()
-            if config.anomaly_mode.get():
-                node.trace = config.where.get() + "".join(traceback.format_stack(limit=12)[:-1])
+            if anomaly_mode.get():
+                node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
         if result.__class__ is tuple:
             return node.wrap_all(result, tracked)
         kind = Variable.tensor_class
@@ -146,8 +149,11 @@ class Function:
         """
         if self.inputs is None:
             raise GradientError(
-                f"the graph of {self.name} was freed by an earlier backward; pass retain_graph=True to that one"
+                f"the graph of {self.name} was freed by an earlier backward; "
+                "pass retain_graph=True to that one"
             )
+        if Stamp.latest < self.born:
+            return
         for x in self.inputs:
             if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > self.born:
                 self.refuse_if_kept(x.array, "input")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygrad_bn import config
-from tinygrad_bn.autograd.engine import as_sequence, grad
+from tinygrad_bn.autograd.engine import as_sequence, grad, interpreters
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.errors import GradientError, ShapeError
 
@@ -153,22 +153,21 @@ def _grads(ys: Any, xs: Any, vs: Any, create_graph: bool) -> tuple[Any, ...]:
 
 def _rows(y: Any, xs: tuple[Any, ...], create_graph: bool) -> tuple[Any, ...]:
     """The derivatives of every element of ``y``, stacked."""
-    from tinygrad_bn import ops  # the operations stand on this package
-
     size = y.array.size
     unit = y.backend.xp.eye(size, dtype=y.array.dtype)
     rows = [
         _grads((y,), xs, (y.wrap_like(unit[i].reshape(y.array.shape)),), create_graph)
         for i in range(size)
     ]
-    return tuple(
-        ops.shape.reshape(
-            ops.join.stack([row[k] for row in rows]), (*y.array.shape, *x.array.shape)
-        )
-        if rows
-        else x.wrap_like(x.backend.xp.zeros((*y.array.shape, *x.array.shape), dtype=x.array.dtype))
-        for k, x in enumerate(xs)
-    )
+    stacked = []
+    for k, x in enumerate(xs):
+        shape = (*y.array.shape, *x.array.shape)
+        if rows:
+            xp = interpreters[0](x.backend).xp
+            stacked.append(xp.reshape(xp.stack([row[k] for row in rows]), shape))
+        else:
+            stacked.append(x.wrap_like(x.backend.xp.zeros(shape, dtype=x.array.dtype)))
+    return tuple(stacked)
 
 
 def _outside(ys: Any, create_graph: bool) -> Any:

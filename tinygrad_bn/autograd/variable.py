@@ -22,9 +22,16 @@ class Stamp:
 
     __slots__ = ("array", "written")
 
+    latest: ClassVar[int] = 0
+    """When any memory was: a node born later is intact."""
+
     def __init__(self, array: Array) -> None:
         self.array = array
         self.written = 0
+
+    def touch(self) -> None:
+        """Say that the memory has just been overwritten."""
+        self.written = Stamp.latest = clock()
 
 
 class Handle:
@@ -112,7 +119,7 @@ class Variable:
                 f"expected a tensor outside of the graph to write to, got {kind}; use no_grad() or detach()"
             )
         self.backend.store(self.array, value)
-        self.stamp.written = clock()
+        self.stamp.touch()
         return self
 
     def accumulate(self, grad: Array | Variable) -> None:

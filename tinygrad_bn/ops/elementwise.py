@@ -53,65 +53,42 @@ __all__ = [
 ]
 
 
-def unbroadcast(xp: Any, grad: Array, shape: tuple[int, ...]) -> Array:
-    """Sum a gradient over the axes that broadcasting added or stretched."""
-    if grad.shape == shape:
-        return grad
-    extra = len(grad.shape) - len(shape)
-    stretched = (i + extra for i, n in enumerate(shape) if n == 1 and grad.shape[i + extra] != 1)
-    return xp.reshape(xp.sum(grad, axis=(*range(extra), *stretched)), shape)
-
-
-def shape_of(x: Array) -> tuple[int, ...]:
-    return getattr(x, "shape", ())
-
-
 class Binary(Function):
-    """What operations on two broadcast operands share: their shapes, and gradients brought back to them."""
+    """An operation on two operands that broadcast."""
 
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
-
-    def reduced(self, da: Array | None, db: Array | None) -> tuple[Array | None, Array | None]:
-        a, b = self.shapes
-        return (
-            None if da is None else unbroadcast(self.xp, da, a),
-            None if db is None else unbroadcast(self.xp, db, b),
-        )
+    broadcasts = True
 
 
 class Add(Binary):
     """a + b."""
 
     def forward(self, a: Array, b: Array) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         return a + b
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        return self.reduced(dy if self.needs[0] else None, dy if self.needs[1] else None)
+        return dy, dy
 
 
 class Sub(Binary):
     """a - b."""
 
     def forward(self, a: Array, b: Array) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         return a - b
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        return self.reduced(dy if self.needs[0] else None, -dy if self.needs[1] else None)
+        return dy, -dy if self.needs[1] else None
 
 
 class Mul(Binary):
     """a * b."""
 
     def forward(self, a: Array, b: Array) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         self.a = a if self.needs[1] else None
         self.b = b if self.needs[0] else None
         return a * b
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        return self.reduced(
+        return (
             None if self.b is None else dy * self.b,
             None if self.a is None else dy * self.a,
         )
@@ -132,20 +109,18 @@ class Div(Binary):
     """a / b."""
 
     def forward(self, a: Array, b: Array) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         self.b, self.y = b, a / b
         return self.y
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
         da = dy / self.b
-        return self.reduced(da if self.needs[0] else None, -da * self.y if self.needs[1] else None)
+        return da, -da * self.y if self.needs[1] else None
 
 
 class Pow(Binary):
     """a ** b for tensors, or one tensor and one number."""
 
     def forward(self, a: Array, b: Array) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         self.a, self.b, self.y = a, b, a**b
         return self.y
 
@@ -166,14 +141,13 @@ class Pow(Binary):
             else:  # 0 ** b is constant for b > 0
                 zero = (a == 0) & (b >= 0)
                 db = dy * xp.where(zero, 0.0, self.y * xp.log(xp.where(zero, 1.0, a)))
-        return self.reduced(da, db)
+        return da, db
 
 
 class Extremum(Binary):
     """The greater, or the smaller, of two; at a tie each gets half of the gradient."""
 
     def forward(self, a: Array, b: Array, *, greater: bool) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         self.a, self.b = (a, b) if greater else (b, a)
         self.greater = greater
         return self.xp.maximum(a, b) if greater else self.xp.minimum(a, b)
@@ -183,52 +157,49 @@ class Extremum(Binary):
         half = xp.astype(self.a == self.b, dy.dtype) * 0.5
         first = dy * (xp.astype(self.a > self.b, dy.dtype) + half)
         second = dy * (xp.astype(self.a < self.b, dy.dtype) + half)
-        return self.reduced(first, second) if self.greater else self.reduced(second, first)
+        return (first, second) if self.greater else (second, first)
 
 
 class Remainder(Binary):
     """a - b * floor(a / b), of b's sign, or, with ``trunc``, rounded towards zero and of a's sign."""
 
     def forward(self, a: Array, b: Array, *, trunc: bool) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         xp = self.xp
         if self.needs[1]:
             self.quotient = xp.trunc(a / b) if trunc else xp.floor(a / b)
         return xp.fmod(a, b) if trunc else xp.remainder(a, b)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        return self.reduced(
-            dy if self.needs[0] else None, -dy * self.quotient if self.needs[1] else None
-        )
+        return dy, -dy * self.quotient if self.needs[1] else None
 
 
 class Atan2(Binary):
     """The angle of the point (x, y), in radians."""
 
     def forward(self, y: Array, x: Array) -> Array:
-        self.shapes = shape_of(y), shape_of(x)
         self.y, self.x = y, x
         return self.xp.arctan2(y, x)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
         scaled = dy / (self.x * self.x + self.y * self.y)
-        return self.reduced(scaled * self.x, -scaled * self.y)
+        return scaled * self.x, -scaled * self.y
 
 
 class Where(Function):
     """a where the condition holds, b elsewhere."""
 
+    broadcasts = True
+
     def forward(self, condition: Array, a: Array, b: Array) -> Array:
-        self.shapes = shape_of(a), shape_of(b)
         self.condition = condition
         return self.xp.where(condition, a, b)
 
     def backward(self, dy: Array, /) -> tuple[None, Array | None, Array | None]:
-        xp, (a, b) = self.xp, self.shapes
+        xp = self.xp
         return (
             None,
-            unbroadcast(xp, xp.where(self.condition, dy, 0.0), a) if self.needs[1] else None,
-            unbroadcast(xp, xp.where(self.condition, 0.0, dy), b) if self.needs[2] else None,
+            xp.where(self.condition, dy, 0.0) if self.needs[1] else None,
+            xp.where(self.condition, 0.0, dy) if self.needs[2] else None,
         )
 
 
@@ -263,8 +234,11 @@ def broadcastable(a: Any, b: Any) -> None:
 def binary(operation: type[Function], a: Any, b: Any, **attributes: Any) -> Tensor:
     """Bring two operands to one dtype, check that they broadcast, and apply."""
     a, b = pair(a, b)
-    broadcastable(a, b)
-    return operation.apply(a, b, **attributes)  # type: ignore[no-any-return]
+    try:
+        return operation.apply(a, b, **attributes)  # type: ignore[no-any-return]
+    except ValueError:
+        broadcastable(a, b)
+        raise
 
 
 def add(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:

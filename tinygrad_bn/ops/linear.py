@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinygrad_bn.autograd.engine import unbroadcast
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ShapeError
-from tinygrad_bn.ops.elementwise import unbroadcast
 from tinygrad_bn.ops.promotion import pair, require_tensor
 
 if TYPE_CHECKING:

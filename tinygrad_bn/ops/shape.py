@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tinygrad_bn.autograd.engine import unbroadcast
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ShapeError
-from tinygrad_bn.ops.elementwise import unbroadcast
 from tinygrad_bn.ops.promotion import require_tensor
 
 if TYPE_CHECKING:
