@@ -204,15 +204,16 @@ def fitted(node: Function, x: Variable, dx: Any) -> Any:
     """The gradient in the shape and dtype of what it is a gradient of."""
     shape, dtype = x.array.shape, x.array.dtype
     xp = interpreters[0](x.backend).xp if isinstance(dx, Variable) else x.backend.xp
-    if dx.shape != shape:
-        if not node.broadcasts:
-            raise ShapeError(f"expected {node.name}.backward to give shape {shape}, got {dx.shape}")
-        dx = unbroadcast(xp, dx, shape)
+    if dx.shape != shape and not node.broadcasts:
+        raise ShapeError(f"expected {node.name}.backward to give shape {shape}, got {dx.shape}")
+    dx = unbroadcast(xp, dx, shape)
     return dx if dx.dtype == dtype else xp.astype(dx, dtype)
 
 
 def unbroadcast(xp: Any, grad: Any, shape: tuple[int, ...]) -> Any:
     """Sum a gradient over the axes that broadcasting added or stretched."""
+    if grad.shape == shape:
+        return grad
     extra = len(grad.shape) - len(shape)
     stretched = (i + extra for i, n in enumerate(shape) if n == 1 and grad.shape[i + extra] != 1)
     return xp.reshape(xp.sum(grad, axis=(*range(extra), *stretched)), shape)

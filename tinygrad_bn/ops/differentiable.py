@@ -63,7 +63,7 @@ class TensorSpace:
 
     @staticmethod
     def sum(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
-        return ops.reduce.sum(x, axis, keepdims, dtype=dtype)
+        return x if axis == () else ops.reduce.sum(x, axis, keepdims, dtype=dtype)
 
     @staticmethod
     def mean(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:

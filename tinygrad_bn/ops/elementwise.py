@@ -258,17 +258,17 @@ def mul(input: Tensor, other: Tensor | float) -> Tensor:
 
 def div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
     """input / other; rounded towards zero (``"trunc"``) or down (``"floor"``) if asked."""
-    if rounding_mode not in (None, "trunc", "floor"):
+    if rounding_mode is None:
+        a, b = pair(input, other)
+        dtype = (a if isinstance(a, Variable) else b).array.dtype
+        return binary(Div, *((a, b) if is_floating(dtype) else promote(a, b, floating=True)))
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode != "trunc":
         raise ArgumentError(
             f"expected rounding_mode None, 'trunc' or 'floor', got {rounding_mode!r}"
         )
-    if rounding_mode == "floor":
-        return floor_divide(input, other)
-    a, b = promote(*pair(input, other), floating=True)
-    broadcastable(a, b)
-    quotient: Tensor = Div.apply(a, b)
-    if rounding_mode is None:
-        return quotient
+    quotient = div(input, other)
     whole = without_gradient(quotient.backend.xp.trunc, quotient)
     dtype = result_type(input, other)
     return whole if is_floating(dtype) else cast(whole, dtype)  # type: ignore[no-any-return]
