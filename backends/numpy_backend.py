@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,11 @@ def special(name: str) -> Callable[[Array], Array]:
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)): where exp overflows, for very negative x, the result is the right zero."""
     return 1 / (1 + np.exp(-x))
+
+
+def astype(x: Array, dtype: np.dtype[Any]) -> Array:
+    """A copy in another dtype, also of the scalars that NumPy makes of arrays without axes."""
+    return np.asarray(x).astype(dtype)
 
 
 def contiguous(x: Array) -> Array:
@@ -69,6 +75,7 @@ EXTRAS: Mapping[str, Callable[..., Any]] = {
     "erf": special("erf"),
     "erfinv": special("erfinv"),
     "sigmoid": sigmoid,
+    "astype": astype,
     "contiguous": contiguous,
     "add_at": add_at,
     "add_along_axis": add_along_axis,
@@ -83,8 +90,8 @@ class NumpyBackend:
 
     name = "numpy"
     device = "cpu"
-    array_type = np.ndarray
-    guard = None
+    array_type: type = np.ndarray
+    guard: AbstractContextManager[Any] | None = None
 
     def __init__(self) -> None:
         self.xp = SimpleNamespace(
