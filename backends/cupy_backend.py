@@ -217,6 +217,10 @@ class CupyBackend:
             except ValueError as error:
                 raise DtypeError(f"expected a dtype that CUDA has, got {host.dtype}") from error
 
+    def from_dlpack(self, value: object) -> Array:
+        with self.guard:
+            return cupy.from_dlpack(value)
+
     def copy(self, array: Array) -> Array:
         with self.guard:
             return array.copy()

@@ -38,8 +38,8 @@ def sigmoid(x: Array) -> Array:
 
 
 def astype(x: Array, dtype: np.dtype[Any]) -> Array:
-    """A copy in another dtype, also of the scalars that NumPy makes of arrays without axes."""
-    return np.asarray(x).astype(dtype)
+    """The same values in another dtype, also of the scalars that NumPy makes of arrays without axes."""
+    return np.asarray(x).astype(dtype, copy=False)
 
 
 def contiguous(x: Array) -> Array:
@@ -112,6 +112,9 @@ class NumpyBackend:
                 f"expected numbers or booleans, got {array.dtype} from {type(value).__name__}"
             )
         return array
+
+    def from_dlpack(self, value: object) -> Array:
+        return np.from_dlpack(value)  # type: ignore[arg-type]
 
     def copy(self, array: Array) -> Array:
         return np.array(array, order="C")

@@ -33,6 +33,9 @@ from tinygrad_bn.ops.reduce import *
 from tinygrad_bn.ops.shape import *
 from tinygrad_bn.ops.transfer import *
 from tinygrad_bn.ops.unary import *
+from tinygrad_bn.creation import *
+from tinygrad_bn.random import *
+from tinygrad_bn.random import default_generator as default_generator
 from tinygrad_bn.tensor import Buffer as Buffer
 from tinygrad_bn.tensor import Parameter as Parameter
 from tinygrad_bn.tensor import Tensor as Tensor

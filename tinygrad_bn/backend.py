@@ -89,6 +89,9 @@ class Backend(Protocol):
     def asarray(self, value: object, dtype: object = None) -> Array:
         """An array of this backend on its device, from anything NumPy understands; copied only if it must be."""
 
+    def from_dlpack(self, value: object) -> Array:
+        """An array over the memory of another library's, which speaks DLPack and is on this device."""
+
     def copy(self, array: Array) -> Array:
         """A fresh array with the same values."""
 

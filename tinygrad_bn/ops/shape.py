@@ -109,6 +109,14 @@ def as_shape(sizes: Any) -> tuple[int, ...]:
         raise ShapeError(f"expected sizes as whole numbers, got {sizes!r}") from None
 
 
+def sizes(given: Any) -> tuple[int, ...]:
+    """The shape of a new tensor, given as one sequence or as several numbers; none is negative."""
+    shape = as_shape(given)
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"expected sizes ≥ 0, got {shape}")
+    return shape
+
+
 def resolve(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     """The shape with its -1 worked out.
 
@@ -129,7 +137,7 @@ def resolve(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
-    """The same elements in C order in another shape, one size of which may be -1; a view where it can be."""
+    """The same elements in C order in another shape, with at most one -1; a view where it can be."""
     require_tensor(input)
     return Reshape.apply(input, shape=resolve(as_shape(shape), input.array.size))  # type: ignore[no-any-return]
 
@@ -155,7 +163,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def broadcast_to(input: Tensor, *shape: Any) -> Tensor:
-    """Axes of size 1, and new leading ones, repeated to ``shape``; a view, which cannot be written to."""
+    """Axes of size 1, and new leading ones, repeated to ``shape``; a view that cannot be written to."""
     require_tensor(input)
     wanted, have = as_shape(shape), input.array.shape
     extra = len(wanted) - len(have)
