@@ -61,7 +61,7 @@ def tensor(
 
 
 def as_tensor(data: object, dtype: Any = None, device: object = None) -> Tensor:
-    """``data`` as a tensor, with its history: itself, or sharing memory, where nothing has to change."""
+    """``data`` as a tensor: itself, or sharing memory, where nothing has to change."""
     if isinstance(data, np.ndarray):
         data = from_numpy(data)
     if isinstance(data, Tensor):
@@ -228,8 +228,8 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """``steps`` numbers at equal distances from start to end, both included exactly."""
-    wanted, spaced = dtype_or_default(dtype), between(*numbers(start, end), steps, device)
-    return finished(spaced, wanted, requires_grad)
+    spaced = between(start, end, steps, device)
+    return finished(spaced, dtype_or_default(dtype), requires_grad)
 
 
 def logspace(
@@ -243,8 +243,8 @@ def logspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """base ** x for the numbers x of `linspace`."""
-    wanted, spaced = dtype_or_default(dtype), between(*numbers(start, end), steps, device)
-    return finished(base**spaced, wanted, requires_grad)
+    spaced = base ** between(start, end, steps, device)
+    return finished(spaced, dtype_or_default(dtype), requires_grad)
 
 
 def numbers(*values: Any) -> Any:
@@ -252,9 +252,9 @@ def numbers(*values: Any) -> Any:
     return tuple(x.item() if hasattr(x, "item") else x for x in values)
 
 
-def between(start: float, end: float, steps: int, device: object) -> Tensor:
-    """Equidistant numbers in float64, counted from the nearer end, so that the last is ``end`` itself."""
-    (count,) = sizes((steps,))
+def between(start: Any, end: Any, steps: int, device: object) -> Tensor:
+    """Equidistant float64 numbers, counted from the nearer end, so that the last is ``end`` itself."""
+    (start, end), (count,) = numbers(start, end), sizes((steps,))
     i = made("arange", count, dtype=np.dtype(np.float64), device=device)
     step = (end - start) / max(count - 1, 1)
     first, last = start + i * step, end - (count - 1 - i) * step

@@ -1,8 +1,8 @@
 """Random bits by counting: Philox4x32-10, the same stream on every backend.
 
-Lane i of a draw is a keyed bijection of the counter's value plus i, and holds four words of 32 bits.
-Where an element takes one word, element i has word i % 4 of lane i // 4, so that a fused kernel can
-compute it from the key, the counter and i alone.
+Lane i of a draw is a keyed bijection of the counter plus i, and holds four words of 32 bits. Where an
+element takes one word, element i has word i % 4 of lane i // 4, so that a fused kernel can compute it
+from the key, the counter and i alone.
 
 References
 ----------
@@ -70,9 +70,9 @@ def scaled(x: Array, span: int) -> Array:
 class Generator:
     """A stream of random numbers on one device.
 
-    The key and the counter are one small array, so that whoever replays a step sees the stream go on.
-    A draw takes whole lanes; no two draws share any. Several threads may draw from one generator: each
-    gets lanes of its own, in an order that is up to them.
+    The key and the counter are one small array, so that a replayed step sees the stream go on. A draw
+    takes whole lanes; no two draws share any. Several threads may draw from one generator: each gets
+    lanes of its own, in an order that is up to them.
 
     Notes
     -----
@@ -140,7 +140,7 @@ class Generator:
             return pairs(self.backend.xp, words)
 
     def uniform(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Multiples of 2⁻ᵇ within [0, 1), all as likely; b is the precision of the dtype in bits."""
+        """Multiples of 2⁻ᵇ within [0, 1), all as likely; b bits are the dtype's precision."""
         bits, n, xp = MANTISSA[dtype.name], math.prod(shape), self.backend.xp
         words, width = (self.words(n), 32) if bits <= 32 else (self.long_words(n), 64)
         with self.backend.guard or nullcontext():
@@ -166,7 +166,7 @@ class Generator:
             return xp.reshape(xp.astype(xp.reshape(both, (-1,))[:n], dtype), shape)
 
     def integers(self, low: int, high: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Whole numbers within [low, high), of 64 bits each: no probability is off by more than 2⁻⁶⁴."""
+        """Whole numbers within [low, high), from 64 bits each: no probability is 2⁻⁶⁴ off."""
         words = self.long_words(math.prod(shape))
         with self.backend.guard or nullcontext():
             xp = self.backend.xp
@@ -174,9 +174,9 @@ class Generator:
             return xp.reshape(xp.astype(found, dtype), shape)
 
     def permutation(self, n: int) -> Array:
-        """The numbers below n in random order (int64), carried by the low bits of sorted random words.
+        """The numbers below n in random order (int64), carried by random words that are sorted.
 
-        The bits above order them: 44 for a million numbers, so that in 97 of 100 draws no two agree.
+        The bits above a number order it: 44 for a million, of which in 97 of 100 draws no two agree.
         """
         words = self.long_words(n)
         with self.backend.guard or nullcontext():

@@ -177,7 +177,7 @@ def normal(
     device: object = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Normal numbers for each mean and std (tensors that broadcast), or of a size for two numbers."""
+    """Normal numbers, one for each mean and std of tensors that broadcast, or ``size`` of them."""
     if not (std.backend.xp.all(std.array >= 0) if isinstance(std, Tensor) else std >= 0):
         raise ArgumentError(f"expected standard deviations ≥ 0, got {std}")
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]

@@ -137,7 +137,7 @@ def resolve(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
-    """The same elements in C order in another shape, with at most one -1; a view where it can be."""
+    """The same elements in C order in another shape, with at most one -1; a view where possible."""
     require_tensor(input)
     return Reshape.apply(input, shape=resolve(as_shape(shape), input.array.size))  # type: ignore[no-any-return]
 
@@ -163,7 +163,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def broadcast_to(input: Tensor, *shape: Any) -> Tensor:
-    """Axes of size 1, and new leading ones, repeated to ``shape``; a view that cannot be written to."""
+    """Axes of size 1, and new leading ones, repeated to ``shape``; a view, not to be written to."""
     require_tensor(input)
     wanted, have = as_shape(shape), input.array.shape
     extra = len(wanted) - len(have)
