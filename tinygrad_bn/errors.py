@@ -47,3 +47,7 @@ class StateError(TinygradError, KeyError):
 
 class DataError(TinygradError, OSError):
     """A file that is truncated, foreign, corrupted, or cannot be had."""
+
+
+class ModuleError(TinygradError, NotImplementedError, AttributeError):
+    """A module that lacks what is asked of it: its initialisation, a forward, a named part."""
