@@ -253,7 +253,7 @@ def numbers(*values: Any) -> Any:
 
 
 def between(start: Any, end: Any, steps: int, device: object) -> Tensor:
-    """Equidistant float64 numbers, counted from the nearer end, so that the last is ``end`` itself."""
+    """Equidistant float64 numbers, counted from the nearer end: the last is ``end`` itself."""
     (start, end), (count,) = numbers(start, end), sizes((steps,))
     i = made("arange", count, dtype=np.dtype(np.float64), device=device)
     step = (end - start) / max(count - 1, 1)

@@ -1,8 +1,8 @@
 """Random bits by counting: Philox4x32-10, the same stream on every backend.
 
-Lane i of a draw is a keyed bijection of the counter plus i, and holds four words of 32 bits. Where an
-element takes one word, element i has word i % 4 of lane i // 4, so that a fused kernel can compute it
-from the key, the counter and i alone.
+Lane i of a draw is a keyed bijection of the counter plus i, and holds four words of 32 bits. Where
+an element takes one word, element i has word i % 4 of lane i // 4, so that a fused kernel can
+compute it from the key, the counter and i alone.
 
 References
 ----------
@@ -70,9 +70,9 @@ def scaled(x: Array, span: int) -> Array:
 class Generator:
     """A stream of random numbers on one device.
 
-    The key and the counter are one small array, so that a replayed step sees the stream go on. A draw
-    takes whole lanes; no two draws share any. Several threads may draw from one generator: each gets
-    lanes of its own, in an order that is up to them.
+    The key and the counter are one small array, so that a replayed step sees the stream go on. A
+    draw takes whole lanes; no two draws share any. Several threads may draw from one generator:
+    each gets lanes of its own, in an order that is up to them.
 
     Notes
     -----
@@ -176,7 +176,8 @@ class Generator:
     def permutation(self, n: int) -> Array:
         """The numbers below n in random order (int64), carried by random words that are sorted.
 
-        The bits above a number order it: 44 for a million, of which in 97 of 100 draws no two agree.
+        The bits above a number order it: 44 for a million, of which in 97 of 100 draws no two
+        agree.
         """
         words = self.long_words(n)
         with self.backend.guard or nullcontext():
