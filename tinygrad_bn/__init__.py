@@ -1,4 +1,6 @@
-"""A small deep-learning library: exact normalization, gradients of every order, NumPy and CuPy underneath."""
+"""A small deep-learning library: exact normalization, gradients of every order, NumPy and CuPy
+underneath.
+"""
 
 import warnings as _warnings
 from pathlib import Path as _Path
@@ -12,6 +14,9 @@ if not (_package / "backends").is_dir():  # a source checkout: the adapters live
 
 from tinygrad_bn import autograd as autograd
 from tinygrad_bn.autograd import Function as Function
+from tinygrad_bn.backend import Device as device
+from tinygrad_bn.backend import reference_kernels as reference_kernels
+from tinygrad_bn.backend import set_default_device as set_default_device
 from tinygrad_bn.config import enable_grad as enable_grad
 from tinygrad_bn.config import get_default_device as get_default_device
 from tinygrad_bn.config import get_default_dtype as get_default_dtype
@@ -20,9 +25,7 @@ from tinygrad_bn.config import is_grad_enabled as is_grad_enabled
 from tinygrad_bn.config import no_grad as no_grad
 from tinygrad_bn.config import set_default_dtype as set_default_dtype
 from tinygrad_bn.config import set_grad_enabled as set_grad_enabled
-from tinygrad_bn.backend import Device as device
-from tinygrad_bn.backend import reference_kernels as reference_kernels
-from tinygrad_bn.backend import set_default_device as set_default_device
+from tinygrad_bn.creation import *
 from tinygrad_bn.dtypes import *
 from tinygrad_bn.ops import (
     differentiable as _differentiable,
@@ -33,12 +36,12 @@ from tinygrad_bn.ops.reduce import *
 from tinygrad_bn.ops.shape import *
 from tinygrad_bn.ops.transfer import *
 from tinygrad_bn.ops.unary import *
-from tinygrad_bn.creation import *
 from tinygrad_bn.random import *
 from tinygrad_bn.random import default_generator as default_generator
 from tinygrad_bn.tensor import Buffer as Buffer
 from tinygrad_bn.tensor import Parameter as Parameter
 from tinygrad_bn.tensor import Tensor as Tensor
+from tinygrad_bn import nn as nn
 
 
 def __getattr__(name: str) -> object:

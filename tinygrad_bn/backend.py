@@ -1,7 +1,7 @@
 """The port between the engine and the array libraries.
 
-The engine knows arrays only through this module. Adapters live in ``tinygrad_bn.backends`` and are loaded by
-name, so that importing the engine imports neither CuPy nor Numba.
+The engine knows arrays only through this module. Adapters live in ``tinygrad_bn.backends`` and are
+loaded by name, so that importing the engine imports neither CuPy nor Numba.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ R = TypeVar("R")
 VOCABULARY = frozenset(
     # What a reference body may say after ``xp.``, with NumPy's meaning and argument names.
     """
-    abs arange argmax argmin argsort astype broadcast_to ceil clip concatenate cos cosh cumsum einsum exp expm1
-    eye flip floor full isfinite isinf isnan log log1p logaddexp logical_and logical_not logical_or logical_xor
-    matmul max maximum mean min minimum ones ones_like pad power prod repeat reshape roll round sign sin
-    sinh sort sqrt square stack sum tan tanh tile transpose tril triu trunc where zeros zeros_like all any
-    arcsin arccos arctan arctan2 fmod remainder expand_dims squeeze take_along_axis nonzero logical_not
-    """.split()
+    abs arange argmax argmin argsort astype broadcast_to ceil clip concatenate cos cosh cumsum
+    einsum exp expm1 eye flip floor full isfinite isinf isnan log log1p logaddexp logical_and
+    logical_not logical_or logical_xor matmul max maximum mean min minimum ones ones_like pad power
+    prod repeat reshape roll round sign sin sinh sort sqrt square stack sum tan tanh tile transpose
+    tril triu trunc where zeros zeros_like all any arcsin arccos arctan arctan2 fmod remainder
+    expand_dims squeeze take_along_axis nonzero logical_not """.split()
 ) | frozenset(
     # What NumPy lacks or spells otherwise; the adapters define these, documented at `Extras`.
     "erf erfinv sigmoid contiguous add_at add_along_axis".split()
@@ -62,7 +62,7 @@ class Extras(Protocol):
     def add_along_axis(
         self, shape: tuple[int, ...], indices: Array, values: Array, axis: int
     ) -> Array:
-        """Zeros of ``shape``, with ``values`` added where `take_along_axis` would read ``indices``."""
+        """Zeros of ``shape``, ``values`` added where `take_along_axis` reads with ``indices``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,12 @@ class Backend(Protocol):
     """Entered around every operation where the device must be made the current one."""
 
     def asarray(self, value: object, dtype: object = None) -> Array:
-        """An array of this backend on its device, from anything NumPy understands; copied only if it must be."""
+        """An array of this backend on its device, from anything NumPy understands; copied only if
+        it must be.
+        """
 
     def from_dlpack(self, value: object) -> Array:
-        """An array over the memory of another library's, which speaks DLPack and is on this device."""
+        """An array over another library's memory, which speaks DLPack and is on this device."""
 
     def copy(self, array: Array) -> Array:
         """A fresh array with the same values."""
@@ -99,7 +101,9 @@ class Backend(Protocol):
         """The same values as a NumPy array: the same memory on the CPU, a copy from a GPU."""
 
     def store(self, target: Array, value: Array) -> None:
-        """Overwrite ``target``, in place, with ``value``, cast and broadcast: the engine's one way to change state."""
+        """Overwrite ``target``, in place, with ``value``, cast and broadcast: the engine's one way
+        to change state.
+        """
 
     def accumulator(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype in which statistics of ``dtype`` are accumulated."""
@@ -115,7 +119,9 @@ _reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
 
 
 class KernelPoint(Generic[P, R]):
-    """A named computation: one reference body, which defines it, and any number of accelerated ones."""
+    """A named computation: one reference body, which defines it, and any number of accelerated
+    ones.
+    """
 
     def __init__(self, reference: Callable[Concatenate[Backend, P], R]) -> None:
         self.reference = reference
@@ -164,7 +170,7 @@ def get_backend(name: str, index: int = 0) -> Backend:
 
 
 class Device(str):
-    """The place of a tensor's memory: ``"cpu"`` or ``"cuda:0"``; it compares equal to that string."""
+    """The place of a tensor's memory: ``"cpu"`` or ``"cuda:0"``; equal to that string."""
 
     __slots__ = ()
 

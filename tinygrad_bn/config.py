@@ -1,4 +1,6 @@
-"""What the engine does when nobody says otherwise: gradient mode, default dtype and device, anomaly mode."""
+"""What the engine does when nobody says otherwise: gradient mode, default dtype and device, anomaly
+mode.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,8 @@ from tinygrad_bn.errors import DtypeError
 
 grad_mode: ContextVar[bool] = ContextVar("grad_mode", default=True)
 anomaly_mode: ContextVar[bool] = ContextVar("anomaly_mode", default=False)
+recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
+"""Whether a forward runs again for its gradient: state that counts steps must not advance."""
 where: ContextVar[str] = ContextVar("where", default="")
 """In anomaly mode, a line that names the module whose forward is running."""
 
@@ -66,7 +70,9 @@ class inference_mode(Switch):
 
 
 class set_grad_enabled(Switch):
-    """Record the graph or not, as ``mode`` says: a statement, and a context manager too, as in PyTorch."""
+    """Record the graph or not, as ``mode`` says: a statement, and a context manager too, as in
+    PyTorch.
+    """
 
     variable = grad_mode
 
@@ -83,7 +89,9 @@ class set_grad_enabled(Switch):
 
 
 class detect_anomaly(Switch):
-    """Name the operation, the module and the line behind a NaN in a gradient; slow, for hunting only."""
+    """Name the operation, the module and the line behind a NaN in a gradient; slow, for hunting
+    only.
+    """
 
     variable, value = anomaly_mode, True
 
@@ -117,5 +125,7 @@ def get_default_device() -> str:
 
 
 def set_default(name: str, value: Any) -> None:
-    """Change one default; `set_default_dtype` and `tinygrad_bn.set_default_device` check theirs first."""
+    """Change one default; `set_default_dtype` and `tinygrad_bn.set_default_device` check theirs
+    first.
+    """
     _defaults[name] = value

@@ -1,4 +1,6 @@
-"""The dtypes: NumPy's own objects under PyTorch's names, so that either library's spelling is accepted."""
+"""The dtypes: NumPy's own objects under PyTorch's names, so that either library's spelling is
+accepted.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from tinygrad_bn.ops.promotion import cast, is_floating
 class Tensor(Methods, Variable):
     """A multidimensional array of numbers that remembers how it was computed.
 
-    Made by `tinygrad_bn.tensor`, `from_numpy`, `zeros` and their like; names, arguments and defaults of the
-    methods are PyTorch's. ``array`` is the NumPy or CuPy array inside.
+    Made by `tinygrad_bn.tensor`, `from_numpy`, `zeros` and their like; names, arguments and
+    defaults of the methods are PyTorch's. ``array`` is the NumPy or CuPy array inside.
     """
 
     __array_ufunc__ = (
@@ -199,7 +199,8 @@ class Tensor(Methods, Variable):
     def to(
         self, *args: Any, dtype: Any = None, device: object = None, copy: bool = False
     ) -> Tensor:
-        """In another dtype, on another device, or both: ``to("cuda")``, ``to(tg.float64)``, ``to(other)``.
+        """In another dtype, on another device, or both: ``to("cuda")``, ``to(tg.float64)``,
+        ``to(other)``.
 
         The tensor itself where nothing changes, unless ``copy``.
         """
@@ -245,7 +246,8 @@ class Tensor(Methods, Variable):
                 )
             if value.shape != self.shape or value.backend is not self.backend:
                 raise ShapeError(
-                    f"expected a gradient {self.shape} on {self.device}, got {value.shape} on {value.device}"
+                    f"expected a gradient {self.shape} on {self.device}, "
+                    f"got {value.shape} on {value.device}"
                 )
         self._grad = value  # type: ignore[assignment]
 
@@ -271,7 +273,9 @@ class Tensor(Methods, Variable):
         create_graph: bool = False,
         inputs: Any = None,
     ) -> None:
-        """Accumulate the gradient of this tensor into every leaf's ``grad``; see `autograd.backward`."""
+        """Accumulate the gradient of this tensor into every leaf's ``grad``; see
+        `autograd.backward`.
+        """
         backward(self, None if gradient is None else [gradient], retain_graph, create_graph, inputs)
 
     def detach(self) -> Self:
@@ -291,7 +295,9 @@ class Tensor(Methods, Variable):
         self.accumulate(grad if grad.requires_grad else grad.array)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Handle:
-        """Call ``hook(grad)`` when this tensor's gradient is known; what it returns, if anything, replaces it."""
+        """Call ``hook(grad)`` when this tensor's gradient is known; what it returns, if anything,
+        replaces it.
+        """
         if not self.requires_grad:
             raise GradientError("expected a tensor that requires a gradient to hook")
         if self.creator is None:
@@ -371,7 +377,9 @@ def _rebuild(kind: type[Tensor], values: Any, device: str, requires_grad: bool) 
 
 
 def as_array(data: object, dtype: Any, device: object) -> tuple[Array, Backend]:
-    """A fresh array with the values of ``data``, and its backend; Python floats in the default dtype."""
+    """A fresh array with the values of ``data``, and its backend; Python floats in the default
+    dtype.
+    """
     backend = (
         backend_for(device)
         if device is not None or not isinstance(data, Variable)

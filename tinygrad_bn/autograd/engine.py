@@ -8,14 +8,16 @@ from typing import Any, TypeAlias
 from tinygrad_bn import config
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.backend import Backend
 from tinygrad_bn.errors import GradientError, ShapeError
 
 Key: TypeAlias = tuple[Any, int]
 """Which value a gradient is of: (its creator, which output), or (the leaf itself, 0)."""
 
 interpreters: list[Callable[[Backend], Backend]] = []
-"""The differentiable interpreter, appended by `tinygrad_bn.ops.differentiable`: a backend whose arrays are Tensors."""
+"""The differentiable interpreter, appended by `tinygrad_bn.ops.differentiable`: a backend whose
+arrays are Tensors.
+"""
 
 
 def key_of(x: Variable) -> Key:
@@ -23,7 +25,9 @@ def key_of(x: Variable) -> Key:
 
 
 def collect(roots: Iterable[Variable]) -> list[Function]:
-    """Every node that the roots depend on, the youngest first: a node is younger than what it was made from."""
+    """Every node that the roots depend on, the youngest first: a node is younger than what it was
+    made from.
+    """
     nodes: set[Function] = set()
     stack = [root.creator for root in roots if root.creator is not None]
     while stack:
@@ -51,13 +55,15 @@ def leading_to(targets: set[Key], nodes: list[Function]) -> set[Function]:
 
 
 def replay(node: Function) -> Function:
-    """The node again, on Tensors: everything its forward keeps has a history, so its backward has one too."""
+    """The node again, on Tensors: everything its forward keeps has a history, so its backward has
+    one too.
+    """
     node.require_intact()
     for x in node.inputs or ():
         if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > node.born:
             raise GradientError(
-                f"{node.name} needs its input of shape {x.array.shape} for a gradient of higher order, "
-                "but it was changed in place after the operation"
+                f"{node.name} needs its input of shape {x.array.shape} for a gradient of higher "
+                "order, but it was changed in place after the operation"
             )
     twin = type(node)()
     twin.backend = interpreters[0](node.backend)
@@ -78,13 +84,16 @@ def chain_rule(
 ) -> dict[Key, tuple[Variable, Any]]:
     """Gradients of the leaves, or of the targets, by their key.
 
-    ``grads`` are the gradients of the roots: arrays, or Tensors with ``create_graph``; so is what comes back.
+    ``grads`` are the gradients of the roots: arrays, or Tensors with ``create_graph``; so is what
+    comes back.
     """
     nodes = collect(roots)
     found: dict[Key, tuple[Variable, Any]] = {}
     wanted = None if targets is None else {key_of(t): t for t in targets}
     useful = None if wanted is None else leading_to(set(wanted), nodes)
-    pending: dict[Function, Any] = {}  # a gradient for each node, a list where it has several outputs
+    pending: dict[
+        Function, Any
+    ] = {}  # a gradient for each node, a list where it has several outputs
     for root, grad in zip(roots, grads, strict=True):
         send(root, grad, pending, found, wanted)
     for node in nodes:
@@ -138,7 +147,7 @@ def send(
 
 
 def complete(node: Function, dy: Any, as_tensors: bool) -> Any:
-    """The gradients of the node's outputs, after their hooks; zeros for outputs that nothing used."""
+    """The gradients of the node's outputs, after their hooks; zeros for those nothing used."""
     parts = [dy] if node.outputs is None else dy
     for position, hook in list(node.hooks or ()):
         if parts[position] is not None:

@@ -1,4 +1,6 @@
-"""One differentiable operation: the class that every operation of the library, and of its users, derives from."""
+"""One differentiable operation: the class that every operation of the library, and of its users,
+derives from.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ class Function:
     """One differentiable operation; an instance is one node of the graph.
 
     Subclasses write ``forward`` and ``backward`` on arrays, in the vocabulary of ``self.xp``
-    (`tinygrad_bn.backend.VOCABULARY`) and operators. Whatever backward needs, forward keeps as an attribute.
-    The same two methods run on NumPy arrays, on CuPy arrays and, for gradients of gradients, on Tensors; hence
-    arrays come in as inputs only (``attributes`` are numbers, shapes and the like), and nothing is done in place.
+    (`tinygrad_bn.backend.VOCABULARY`) and operators. Whatever backward needs, forward keeps as an
+    attribute. The same two methods run on NumPy arrays, on CuPy arrays and, for gradients of
+    gradients, on Tensors; hence arrays come in as inputs only (``attributes`` are numbers, shapes
+    and the like), and nothing is done in place.
 
     Examples
     --------
@@ -36,6 +39,10 @@ class Function:
     """Whether the output may share the memory of the first input."""
     broadcasts: ClassVar[bool] = False
     """Whether inputs broadcast: the chain rule then sums their gradients back to their shapes."""
+    auxiliary: ClassVar[bool] = False
+    """Whether forward returns a tuple of which only the first has a gradient; the rest are plain
+    tensors.
+    """
 
     backend: Backend
     xp: Any
@@ -51,7 +58,9 @@ class Function:
     trace: str = ""
 
     def forward(self, *arrays: Any, **attributes: Any) -> Any:
-        """The outputs (an array, or a tuple of arrays) from the inputs' arrays; numbers come as they are."""
+        """The outputs (an array, or a tuple of arrays) from the inputs' arrays; numbers come as
+        they are.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, *dy: Any) -> Any:
@@ -79,7 +88,8 @@ class Function:
                     backend = x.backend
                 elif x.backend is not backend:
                     raise BackendError(
-                        f"expected all inputs of {cls.__name__} on {backend.device}, got one on {x.backend.device}"
+                        f"expected all inputs of {cls.__name__} on {backend.device}, "
+                        f"got one on {x.backend.device}"
                     )
                 arrays.append(x.array)
                 needs.append(x.requires_grad)
@@ -107,8 +117,12 @@ class Function:
             node.born = clock()
             if anomaly_mode.get():
                 node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
+        rest = ()
         if result.__class__ is tuple:
-            return node.wrap_all(result, tracked)
+            if not cls.auxiliary:
+                return node.wrap_all(result, tracked)
+            result, *others = result
+            rest = tuple(Variable.tensor_class.wrap(backend.asarray(a), backend) for a in others)
         kind = Variable.tensor_class
         out = kind.__new__(kind)
         out.array = result if result.__class__ is backend.array_type else backend.asarray(result)
@@ -118,7 +132,7 @@ class Function:
             out.requires_grad = True
         if cls.view:
             out._stamp = inputs[0].stamp
-        return out
+        return (out, *rest) if cls.auxiliary else out
 
     def wrap_all(self, results: tuple[Array, ...], tracked: bool) -> tuple[Any, ...]:
         """Tensors around several outputs; those of integers and booleans have no gradient."""

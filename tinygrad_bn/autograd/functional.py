@@ -12,7 +12,9 @@ from tinygrad_bn.errors import GradientError, ShapeError
 
 
 def prepared(inputs: Any, create_graph: bool) -> tuple[Any, ...]:
-    """The inputs as values to differentiate at: leaves of their own, or, for further gradients, as they are."""
+    """The inputs as values to differentiate at: leaves of their own, or, for further gradients, as
+    they are.
+    """
     fresh = []
     for x in as_sequence(inputs):
         if not isinstance(x, Variable):
@@ -67,7 +69,8 @@ def jvp(
 ) -> tuple[Any, Any]:
     """The outputs, and the product Jv of the Jacobian with a vector of the inputs' shapes.
 
-    Computed by differentiating the vector-Jacobian product, which is linear in its vector, once more.
+    Computed by differentiating the vector-Jacobian product, which is linear in its vector, once
+    more.
     """
     with config.enable_grad():
         xs = prepared(inputs, create_graph)
@@ -106,8 +109,9 @@ def jacobian(
 ) -> Any:
     """All partial derivatives: d output / d input, of shape output.shape + input.shape.
 
-    A tensor for one input and one output, else tuples, outputs first. ``vectorize`` is accepted as PyTorch's hint
-    and changes nothing: it takes a walk of the graph for every element of the output.
+    A tensor for one input and one output, else tuples, outputs first. ``vectorize`` is accepted as
+    PyTorch's hint and changes nothing: it takes a walk of the graph for every element of the
+    output.
     """
     with config.enable_grad():
         xs = prepared(inputs, create_graph)
@@ -120,7 +124,9 @@ def jacobian(
 def hessian(
     func: Callable[..., Any], inputs: Any, create_graph: bool = False, vectorize: bool = False
 ) -> Any:
-    """All second derivatives of a single number, of shape input.shape + input.shape; nested tuples for several inputs."""
+    """All second derivatives of a single number, of shape input.shape + input.shape; nested tuples
+    for several inputs.
+    """
 
     def gradients(*xs: Any) -> Any:
         y = func(*xs)

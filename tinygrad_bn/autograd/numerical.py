@@ -1,7 +1,7 @@
 """Gradients against finite differences.
 
-A whole Jacobian needs a function value for every input element; a derivative along one random direction needs two,
-and an error in any element shows in it (the idea is HIPS autograd's).
+A whole Jacobian needs a function value for every input element; a derivative along one random
+direction needs two, and an error in any element shows in it (the idea is HIPS autograd's).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from tinygrad_bn.errors import ArgumentError, GradientError
 
 
 def floating_inputs(inputs: Sequence[Any]) -> list[int]:
-    """Positions of the inputs to differentiate; all of them float64, in which differences mean something."""
+    """Positions of the inputs to differentiate; all of them float64, in which differences mean
+    something.
+    """
     chosen = [i for i, x in enumerate(inputs) if isinstance(x, Variable) and x.requires_grad]
     if not chosen:
         raise ArgumentError("expected at least one input that requires a gradient")
@@ -54,7 +56,8 @@ def along(
         moved[i].requires_grad = True  # so that the same outputs count as differentiable
     outputs = differentiable_outputs(func(*moved))
     return sum(
-        float(np.sum(w * y.backend.to_numpy(y.array))) for w, y in zip(weights, outputs, strict=True)
+        float(np.sum(w * y.backend.to_numpy(y.array)))
+        for w, y in zip(weights, outputs, strict=True)
     )
 
 
@@ -134,8 +137,8 @@ def gradgradcheck(
 ) -> bool:
     """Whether the gradients of the gradients agree with central differences; up to ``order``.
 
-    ``grad_outputs`` are the outputs' gradients to start from, random ones by default; they are differentiated too.
-    Other parameters and errors are those of `gradcheck`.
+    ``grad_outputs`` are the outputs' gradients to start from, random ones by default; they are
+    differentiated too. Other parameters and errors are those of `gradcheck`.
     """
     inputs = as_sequence(inputs)
     chosen = floating_inputs(inputs)

@@ -1,4 +1,6 @@
-"""What the chain rule knows of a tensor: its array, whether it wants a gradient, and the operation that made it."""
+"""What the chain rule knows of a tensor: its array, whether it wants a gradient, and the operation
+that made it.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ class Variable:
     creator: Function | None = None
     output: int = 0
     slot: Array | None = None
-    """Memory that an optimizer keeps for this leaf's gradient: the first write overwrites, further ones add."""
+    """Memory that an optimizer keeps for this leaf's gradient: the first write overwrites, further
+    ones add.
+    """
     _grad: Self | None = None
     _stamp: Stamp | None = None
     _hooks: list[Callable[[Any], Any]] | None = None
@@ -116,7 +120,8 @@ class Variable:
                 else "the result of an operation"
             )
             raise GradientError(
-                f"expected a tensor outside of the graph to write to, got {kind}; use no_grad() or detach()"
+                f"expected a tensor outside of the graph to write to, got {kind}; "
+                "use no_grad() or detach()"
             )
         self.backend.store(self.array, value)
         self.stamp.touch()

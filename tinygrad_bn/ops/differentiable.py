@@ -1,8 +1,9 @@
 """The differentiable interpreter: the vocabulary of reference bodies, spoken by Tensors.
 
-To differentiate a gradient, the chain rule replays a node with this in place of NumPy: its forward and backward,
-unchanged, then build a graph of their own. Every function here is one of the library's operations under NumPy's
-name and arguments; those without a gradient work on the arrays and return Tensors outside of the graph.
+To differentiate a gradient, the chain rule replays a node with this in place of NumPy: its forward
+and backward, unchanged, then build a graph of their own. Every function here is one of the
+library's operations under NumPy's name and arguments; those without a gradient work on the arrays
+and return Tensors outside of the graph.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tinygrad_bn.backend import VOCABULARY, Backend
 from tinygrad_bn.ops.promotion import cast
 
 WITHOUT_GRADIENT = (
-    "all any argmax argmin argsort isfinite isinf isnan logical_and logical_not logical_or logical_xor nonzero"
+    "all any argmax argmin argsort isfinite isinf isnan logical_and logical_not logical_or "
+    "logical_xor nonzero"
 ).split()
 CONSTANTS = "arange eye full ones zeros".split()
 
@@ -126,7 +128,9 @@ class TensorSpace:
 
 
 class DifferentiableBackend:
-    """A backend whose arrays are Tensors; it has no kernels, so kernel points run their reference bodies."""
+    """A backend whose arrays are Tensors; it has no kernels, so kernel points run their reference
+    bodies.
+    """
 
     guard = None
     kernels: dict[str, Any] = {}

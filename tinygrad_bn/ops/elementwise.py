@@ -1,4 +1,4 @@
-"""Operations on each element by itself, with broadcasting: arithmetic, powers, comparison, choice."""
+"""Operations on each element, with broadcasting: arithmetic, powers, comparison, choice."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Extremum(Binary):
 
 
 class Remainder(Binary):
-    """a - b * floor(a / b), of b's sign, or, with ``trunc``, rounded towards zero and of a's sign."""
+    """a - b * floor(a / b), of b's sign; with ``trunc`` rounded towards zero, of a's sign."""
 
     def forward(self, a: Array, b: Array, *, trunc: bool) -> Array:
         xp = self.xp
@@ -360,7 +360,7 @@ def where(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Te
 def clamp(
     input: Tensor, min: Tensor | float | None = None, max: Tensor | float | None = None
 ) -> Tensor:
-    """input held within [min, max]; either may be missing, a number, or a tensor that broadcasts."""
+    """input held within [min, max]; either may be missing, a number or a tensor."""
     require_tensor(input)
     if min is None and max is None:
         raise ArgumentError("expected min, max or both, got neither")

@@ -1,7 +1,8 @@
 """Which dtype an operation on several operands runs in.
 
-Within a category (bool < int < float) tensors promote as NumPy's dtypes do; a tensor of a higher category decides
-alone; tensors of rank 0 and Python numbers decide only where their category is higher. These are PyTorch's rules.
+Within a category (bool < int < float) tensors promote as NumPy's dtypes do; a tensor of a higher
+category decides alone; tensors of rank 0 and Python numbers decide only where their category is
+higher. These are PyTorch's rules.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ def cast(x: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
-    """The operands in their common dtype, or at least the default floating one; numbers stay numbers."""
+    """The operands in their common dtype, or at least the default floating one; numbers stay
+    numbers.
+    """
     dtype = result_type(*operands)
     if floating and not is_floating(dtype):
         dtype = config.get_default_dtype()

@@ -32,9 +32,9 @@ __all__ = [
     "isinf",
     "isnan",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "logical_not",
     "neg",
     "positive",
@@ -283,7 +283,9 @@ class Erfinv(Function):
 
 
 class Step(Function):
-    """A function that is constant between its jumps: sign, floor, ceil, round, trunc; its gradient is 0."""
+    """A function that is constant between its jumps: sign, floor, ceil, round, trunc; its gradient
+    is 0.
+    """
 
     def forward(self, x: Array, *, function: str) -> Array:
         return getattr(self.xp, function)(x)

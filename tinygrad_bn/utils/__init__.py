@@ -1,0 +1,1 @@
+"""PyTorch's utilities under its names: ``utils.checkpoint`` and ``utils.data``."""
