@@ -1,0 +1,284 @@
+"""Parameters laid side by side: one buffer of values, one of gradients, one for each kind of state."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tinygrad_bn.backend import Array, Backend, KernelPoint
+from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.optim.optimizer import Group, stamp
+from tinygrad_bn.tensor import Tensor
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector register."""
+
+
+def aligned_zeros(backend: Backend, size: int, dtype: np.dtype[Any]) -> Array:
+    """Zeros that begin on a multiple of `ALIGNMENT`; a GPU's memory always does."""
+    spare = ALIGNMENT // dtype.itemsize
+    raw = backend.xp.zeros(size + spare, dtype=dtype)
+    interface = getattr(raw, "__array_interface__", None)
+    skip = 0 if interface is None else -interface["data"][0] % ALIGNMENT // dtype.itemsize
+    return raw[skip : skip + size]
+
+
+def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What updates are computed and state is kept in: never narrower than float32."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
+class Bucket:
+    """The parameters of one group that share a dtype and a device.
+
+    Their arrays become views of ``values``, and their gradients are written to views of ``grads``; each begins on
+    its own cache line. Tensors that shared a parameter's memory before keep the old memory.
+
+    Attributes
+    ----------
+    group : the options.
+    params, views, slots : the parameters, and for each the memory of its values and of its gradient.
+    bounds : where each begins and ends in the buffers.
+    runs : the parts that are updated at once.
+    """
+
+    def __init__(self, group: Group, params: Sequence[Tensor], separately: bool) -> None:
+        first = params[0]
+        self.group = group
+        self.params = list(params)
+        self.backend: Backend = first.backend
+        self.dtype: np.dtype[Any] = first.array.dtype
+        self.separately = separately
+        self.bounds: list[tuple[int, int]] = []
+        end, line = 0, ALIGNMENT // self.dtype.itemsize
+        for p in params:
+            start = -(-end // line) * line
+            end = start + p.array.size
+            self.bounds.append((start, end))
+        self.size = end
+        self.values = aligned_zeros(self.backend, end, self.dtype)
+        self.grads = aligned_zeros(self.backend, end, self.dtype)
+        self.views = self.split(self.values)
+        self.slots = self.split(self.grads)
+        self.buffers: dict[str, Array] = {}
+        self.numbers: dict[str, tuple[float, Array]] = {}
+        self.runs: list[Run] = []
+        for p, view, slot in zip(self.params, self.views, self.slots, strict=True):
+            self.backend.store(view, p.array)
+            p.array, p.slot = view, slot
+
+    def split(self, buffer: Array) -> list[Array]:
+        """A view of each parameter's part, in its shape."""
+        return [
+            self.backend.xp.reshape(buffer[start:end], p.array.shape)
+            for p, (start, end) in zip(self.params, self.bounds, strict=True)
+        ]
+
+    def arrange(self, entries: Sequence[Mapping[str, Any]], counters: Collection[str]) -> None:
+        """Form the runs from each parameter's saved state; a name in ``counters`` is a number, the others are slots."""
+        edges = [
+            i
+            for i in range(1, len(entries))
+            if self.separately or not alike(entries[i - 1], entries[i], counters)
+        ]
+        self.runs = []
+        for start, stop in pairwise([0, *edges, len(entries)]):
+            run = Run(self, start, stop)
+            for name, value in entries[start].items():
+                if name in counters:
+                    run.counter(name, float(value))
+                else:
+                    run.slot(name)
+                    parts = self.split(self.buffers[name])
+                    for i in range(start, stop):
+                        self.backend.store(parts[i], entries[i][name])
+            self.runs.append(run)
+
+    def buffer(self, name: str) -> Array:
+        """The memory of one kind of state, made when it is first asked for."""
+        if name not in self.buffers:
+            self.buffers[name] = aligned_zeros(self.backend, self.size, working_dtype(self.dtype))
+        return self.buffers[name]
+
+    def number(self, name: str, value: Any) -> Array:
+        """An option as a 0-d array, always the same one, so that a replayed step sees the option change."""
+        known = self.numbers.get(name)
+        if known is not None and known[0] == value:
+            return known[1]
+        number = float(value)
+        fresh = self.backend.asarray(number, np.dtype(np.float64))
+        if known is None:
+            known = number, self.backend.copy(fresh)
+        else:
+            self.backend.store(known[1], fresh)
+        self.numbers[name] = number, known[1]
+        return known[1]
+
+    def fits(self) -> bool:
+        """Whether every parameter still has the dtype, shape and device that it had."""
+        return all(
+            p.array is view
+            or (
+                p.backend is self.backend
+                and p.array.dtype == self.dtype
+                and p.array.shape == view.shape
+            )
+            for p, view in zip(self.params, self.views, strict=True)
+        )
+
+    def check_gradients(self) -> None:
+        """Refuse gradients that are not of their parameter's kind.
+
+        Raises
+        ------
+        ShapeError, DtypeError
+        """
+        for p, slot in zip(self.params, self.slots, strict=True):
+            if p._grad is None or (grad := p._grad.array) is slot:
+                continue
+            if grad.shape != slot.shape or p._grad.backend is not self.backend:
+                raise ShapeError(
+                    f"expected a gradient {slot.shape} on {self.backend.device}, "
+                    f"got {grad.shape} on {p._grad.backend.device}"
+                )
+            if grad.dtype != self.dtype:
+                raise DtypeError(f"expected a gradient of {self.dtype}, got {grad.dtype}")
+
+    def gather(self) -> list[bool]:
+        """Bring into the buffers what was bound to other memory; which parameters have a gradient."""
+        present = []
+        for i, p in enumerate(self.params):
+            view, slot, grad = self.views[i], self.slots[i], p._grad
+            if p.array is not view:
+                self.backend.store(view, p.array)
+                p.array = view
+                stamp((p,))
+            p.slot = slot
+            if grad is not None and grad.array is not slot:
+                self.backend.store(slot, grad.array)
+            present.append(grad is not None)
+        return present
+
+    def due(self, present: list[bool]) -> list[Run]:
+        """The runs to update: those whose parameters all have a gradient, after splitting those where only some have."""
+        if all(present):
+            return self.runs
+        self.runs = [part for run in self.runs for part in run.split(present)]
+        return [run for run in self.runs if present[run.start]]
+
+
+class Run:
+    """Neighbours in a bucket that have always been updated together, and so share their counters.
+
+    ``param``, ``grad`` and the state are one flat array each; in a bucket whose parameters are updated
+    ``separately`` a run is one parameter, in its own shape.
+    """
+
+    def __init__(self, bucket: Bucket, start: int, stop: int) -> None:
+        self.bucket, self.start, self.stop = bucket, start, stop
+        self.backend, self.group = bucket.backend, bucket.group
+        self.params = bucket.params[start:stop]
+        self.counters: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
+        self.param = self.part(bucket.values)
+        self.grad = self.part(bucket.grads)
+
+    def part(self, buffer: Array) -> Array:
+        """This run's part of a buffer of the bucket."""
+        bounds = self.bucket.bounds
+        flat = buffer[bounds[self.start][0] : bounds[self.stop - 1][1]]
+        if self.bucket.separately:
+            return self.backend.xp.reshape(flat, self.params[0].array.shape)
+        return flat
+
+    def split(self, present: list[bool]) -> list[Run]:
+        """The longest parts in which all parameters have a gradient, or none has; each counts for itself from now."""
+        edges = [i for i in range(self.start + 1, self.stop) if present[i] is not present[i - 1]]
+        if not edges:
+            return [self]
+        parts = []
+        for start, stop in pairwise([self.start, *edges, self.stop]):
+            part = Run(self.bucket, start, stop)
+            part.counters = {name: self.backend.copy(c) for name, c in self.counters.items()}
+            part.state = {name: part.part(self.bucket.buffers[name]) for name in self.state}
+            parts.append(part)
+        return parts
+
+    def number(self, name: str, value: Any = None) -> Array:
+        """An option of the group as a 0-d array of float64; ``value`` where the option is not a number itself."""
+        return self.bucket.number(name, self.group[name] if value is None else value)
+
+    def optional(self, name: str) -> Array | None:
+        """An option as `number` gives it, or None where it is 0 and the formula does without."""
+        return self.number(name) if self.group[name] else None
+
+    def counter(self, name: str, start: float = 0.0) -> Array:
+        """A number that these parameters share, as a 0-d array of float64."""
+        if name not in self.counters:
+            value = self.backend.asarray(start, np.dtype(np.float64))
+            self.counters[name] = self.backend.copy(value)
+        return self.counters[name]
+
+    def count(self, name: str = "step") -> Array:
+        """One more: the counter after counting this update."""
+        counter = self.counter(name)
+        self.backend.store(counter, counter + 1)
+        return counter
+
+    def slot(self, name: str, fill: float = 0.0) -> Array:
+        """One kind of state; it begins as ``fill`` everywhere."""
+        if name not in self.state:
+            self.state[name] = self.part(self.bucket.buffer(name))
+            if fill:
+                self.backend.store(self.state[name], self.backend.asarray(fill))
+        return self.state[name]
+
+    def update(
+        self, kernel: KernelPoint[Any, Any], slots: Sequence[str], *numbers: Any, **flags: Any
+    ) -> None:
+        """Replace the parameters and the named state by what ``kernel`` makes of them and of the gradient."""
+        arrays = [self.slot(name) for name in slots]
+        grad = -self.grad if self.group.get("maximize") else self.grad
+        results = kernel(self.backend, self.param, grad, *arrays, *numbers, **flags)
+        for target, value in zip((self.param, *arrays), results, strict=True):
+            self.backend.store(target, value)
+        stamp(self.params)
+
+    def entries(self) -> dict[Tensor, dict[str, Array]]:
+        """The counters and the state of each parameter, by name; empty before the first update."""
+        entries: dict[Tensor, dict[str, Array]] = {p: {**self.counters} for p in self.params}
+        for name in self.state:
+            parts = self.bucket.split(self.bucket.buffers[name])
+            for p, part in zip(self.params, parts[self.start : self.stop], strict=True):
+                entries[p][name] = part
+        return entries
+
+
+def alike(a: Mapping[str, Any], b: Mapping[str, Any], counters: Collection[str]) -> bool:
+    """Whether two parameters have the same kinds of state, and the same counters."""
+    return a.keys() == b.keys() and all(
+        float(a[name]) == float(b[name]) for name in a if name in counters
+    )
+
+
+def refuse_shared_memory(params: Sequence[Tensor]) -> None:
+    """Refuse two parameters in the same memory, which laying them out would part.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    owners: dict[int, list[Tensor]] = {}
+    for p in params:
+        base = getattr(p.array, "base", None)
+        neighbours = owners.setdefault(id(p.array if base is None else base), [])
+        for q in neighbours:
+            if p.backend.overlap(p.array, q.array):
+                raise ArgumentError(
+                    f"expected parameters in memory of their own, got two of shapes {q.shape} and "
+                    f"{p.shape} that overlap; to tie them, use the same Parameter in both places"
+                )
+        neighbours.append(p)

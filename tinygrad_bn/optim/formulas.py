@@ -1,0 +1,40 @@
+"""What several update rules have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.optim.flat import working_dtype
+
+Rounding = Callable[[Array], Array]
+
+
+def rounding(backend: Backend, param: Array) -> Rounding:
+    """What brings numbers and arrays into the dtype in which ``param`` is updated.
+
+    Options and counters come in as 0-d arrays of float64: a rule computes with them as they are, for 1 - β₂ = 0.001
+    would lose four digits in float32, and rounds the result once, so that it does not widen the large arrays.
+    """
+    dtype = working_dtype(param.dtype)
+    xp = backend.xp
+
+    def to(x: Array) -> Array:
+        return x if x.dtype == dtype else xp.astype(x, dtype)
+
+    return to
+
+
+def with_l2(to: Rounding, param: Array, grad: Array, weight_decay: Array | None) -> Array:
+    """The gradient of the loss + λ/2 ‖param‖²."""
+    return grad if weight_decay is None else grad + to(weight_decay) * param
+
+
+def decayed(to: Rounding, param: Array, lr: Array, weight_decay: Array | None) -> Array:
+    """The parameter after decoupled weight decay, (1 - lr λ) param (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    return param if weight_decay is None else to(1 - lr * weight_decay) * param
+
+
+def average(to: Rounding, mean: Array, x: Array, beta: Array) -> Array:
+    """An exponential moving average one step on: β mean + (1 - β) x."""
+    return to(beta) * mean + to(1 - beta) * x
