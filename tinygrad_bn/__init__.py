@@ -30,8 +30,11 @@ from tinygrad_bn.dtypes import *
 from tinygrad_bn.ops import (
     differentiable as _differentiable,
 )  # gives the chain rule its interpreter
+from tinygrad_bn.ops.composed_loss import *
 from tinygrad_bn.ops.elementwise import *
 from tinygrad_bn.ops.linear import *
+from tinygrad_bn.ops.piecewise import *
+from tinygrad_bn.ops.probability import *
 from tinygrad_bn.ops.reduce import *
 from tinygrad_bn.ops.shape import *
 from tinygrad_bn.ops.transfer import *

@@ -1,5 +1,6 @@
 """Neural networks: modules and what they are made of, under PyTorch's names."""
 
+from tinygrad_bn.nn import functional as functional
 from tinygrad_bn.nn import init as init
 from tinygrad_bn.nn.containers import ModuleDict as ModuleDict
 from tinygrad_bn.nn.containers import ModuleList as ModuleList

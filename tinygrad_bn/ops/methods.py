@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn import dtypes
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.ops import elementwise, linear, reduce, shape, transfer, unary
+from tinygrad_bn.ops.piecewise import relu
+from tinygrad_bn.ops.probability import log_softmax, softmax
 from tinygrad_bn.ops.promotion import cast
 
 if TYPE_CHECKING:
@@ -96,6 +98,11 @@ class Methods(Variable):
     unflatten = shape.unflatten
     clone = transfer.clone
     contiguous = transfer.contiguous
+
+    # Activations
+    relu = relu
+    softmax = softmax
+    log_softmax = log_softmax
 
     # Dtypes
     def float(self: Any) -> Tensor:

@@ -1,0 +1,180 @@
+"""Activations made of straight pieces; at a kink the derivative is the one PyTorch takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.backend import Array
+from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops.activation import Activation, activate, require_floats
+from tinygrad_bn.ops.precision import narrow, wide
+from tinygrad_bn.ops.promotion import require_tensor
+
+if TYPE_CHECKING:
+    from tinygrad_bn.tensor import Tensor
+
+__all__ = ["relu"]
+
+
+class Relu(Activation):
+    """max(x, 0)."""
+
+    def value(self, x: Array) -> Array:
+        return self.xp.maximum(x, 0)
+
+    def chain(self, dy: Array, x: Array) -> Array:
+        return dy * (x > 0)
+
+
+class LeakyRelu(Activation):
+    """x where it is positive, a x elsewhere."""
+
+    def value(self, x: Array, *, slope: float) -> Array:
+        return self.xp.where(x > 0, x, slope * x)
+
+    def chain(self, dy: Array, x: Array, *, slope: float) -> Array:
+        return self.xp.where(x > 0, dy, slope * dy)
+
+
+class Prelu(Function):
+    """x where it is positive, w x elsewhere; w broadcasts."""
+
+    broadcasts = True
+
+    def forward(self, x: Array, w: Array) -> Array:
+        self.x, self.w = x, w
+        x, w = wide(self.xp, x), wide(self.xp, w)
+        return narrow(self.xp, self.xp.where(x > 0, x, w * x), self.x)
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
+        xp = self.xp
+        dy, x, w = wide(xp, dy), wide(xp, self.x), wide(xp, self.w)
+        return (
+            xp.where(x > 0, dy, w * dy) if self.needs[0] else None,
+            xp.minimum(x, 0) * dy if self.needs[1] else None,
+        )
+
+
+class Hardtanh(Activation):
+    """x held within [low, high]; at the bounds the derivative is 0."""
+
+    def value(self, x: Array, *, low: float, high: float) -> Array:
+        return self.xp.clip(x, low, high)
+
+    def chain(self, dy: Array, x: Array, *, low: float, high: float) -> Array:
+        return dy * self.xp.logical_and(x > low, x < high)
+
+
+class Hardsigmoid(Activation):
+    """(x + 3) / 6 held within [0, 1]; at the bounds the derivative is 0."""
+
+    def value(self, x: Array) -> Array:
+        return self.xp.clip(x + 3, 0, 6) / 6
+
+    def chain(self, dy: Array, x: Array) -> Array:
+        return dy / 6 * self.xp.logical_and(x > -3, x < 3)
+
+
+class Hardswish(Activation):
+    """x times its hard sigmoid."""
+
+    def value(self, x: Array) -> Array:
+        return x * (self.xp.clip(x + 3, 0, 6) / 6)
+
+    def chain(self, dy: Array, x: Array) -> Array:
+        inside = self.xp.where(x > -3, x / 3 + 0.5, 0.0)
+        return dy * self.xp.where(x < 3, inside, 1.0)
+
+
+class Shrink(Activation):
+    """0 within [-width, width], x outside; the soft one is brought closer to 0 by the width."""
+
+    def value(self, x: Array, *, width: float, soft: bool) -> Array:
+        if soft:
+            return x - self.xp.clip(x, -width, width)
+        return x * (self.xp.abs(x) > width)
+
+    def chain(self, dy: Array, x: Array, *, width: float, soft: bool) -> Array:
+        return dy * (self.xp.abs(x) > width)
+
+
+class Threshold(Activation):
+    """x where it is above the threshold, a number elsewhere."""
+
+    def value(self, x: Array, *, threshold: float, number: float) -> Array:
+        return self.xp.where(x > threshold, x, number)
+
+    def chain(self, dy: Array, x: Array, *, threshold: float, number: float) -> Array:
+        return dy * (x > threshold)
+
+
+def relu(input: Tensor) -> Tensor:
+    """max(input, 0), of floats or integers."""
+    require_tensor(input)
+    if input.array.dtype.kind == "b":
+        raise DtypeError("expected numbers for relu, got bool")
+    return Relu.apply(input)  # type: ignore[no-any-return]
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """input where it is positive, negative_slope * input elsewhere."""
+    return activate(LeakyRelu, input, slope=negative_slope)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """input where it is positive, weight * input elsewhere.
+
+    Shapes
+    ------
+    input: (N, C, *S) or (C,); weight: (C,), or one number for all channels.
+    """
+    require_floats(input, "prelu")
+    require_floats(weight, "prelu")
+    if weight.dtype != input.dtype:
+        raise DtypeError(f"expected the weight in {input.dtype}, as the input, got {weight.dtype}")
+    count, shape = weight.numel(), input.shape
+    channels = shape[1] if len(shape) > 1 else 1 if not shape else shape[0]
+    if weight.ndim > 1 or count not in (1, channels):
+        raise ShapeError(f"expected a weight (1,) or ({channels},) for {shape}, got {weight.shape}")
+    along = (count, *(1,) * (len(shape) - 2)) if shape else ()
+    return Prelu.apply(input, weight.reshape(along))  # type: ignore[no-any-return]
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """input held within [min_val, max_val]."""
+    if min_val > max_val:
+        raise ArgumentError(f"expected min_val ≤ max_val, got {min_val} and {max_val}")
+    return activate(Hardtanh, input, low=min_val, high=max_val)
+
+
+def relu6(input: Tensor) -> Tensor:
+    """input held within [0, 6]."""
+    return hardtanh(input, 0.0, 6.0)
+
+
+def hardsigmoid(input: Tensor) -> Tensor:
+    """(input + 3) / 6 held within [0, 1]."""
+    return activate(Hardsigmoid, input)
+
+
+def hardswish(input: Tensor) -> Tensor:
+    """input * hardsigmoid(input)."""
+    return activate(Hardswish, input)
+
+
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """input moved towards 0 by lambd, and 0 where that would pass it."""
+    if lambd < 0:
+        raise ArgumentError(f"expected lambd ≥ 0, got {lambd}")
+    return activate(Shrink, input, width=lambd, soft=True)
+
+
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """input, and 0 where |input| ≤ lambd."""
+    return activate(Shrink, input, width=lambd, soft=False)
+
+
+def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
+    """input where it is above the threshold, value elsewhere."""
+    return activate(Threshold, input, threshold=threshold, number=value)
