@@ -111,6 +111,7 @@ class Function:
         else:
             with backend.guard:
                 result = node.forward(*arrays, **attributes)
+        backend = node.backend  # another one after a transfer
         if tracked:
             node.inputs = inputs
             node.attributes = attributes

@@ -17,27 +17,26 @@ __all__ = [
 ]
 
 
-def move(x: Array, source: Backend, target: Backend) -> Array:
+def moved(x: Array, source: Backend, target: Backend) -> Array:
     """The same values in the memory of another backend, by way of this machine's."""
+    if isinstance(x, Variable):  # in a replay, a Tensor, which moves as such
+        return Transfer.apply(x, target=target)
     return target.asarray(source.to_numpy(x))
 
 
 class Transfer(Function):
-    """The same values on another device; the gradient comes back."""
-
-    @classmethod
-    def between(cls, x: Variable, backend: Backend) -> Variable:
-        """A tensor on ``backend``: built here, since `apply` keeps to one device."""
-        moved = cls.apply(x, target=backend)
-        moved.backend = backend
-        return moved  # type: ignore[no-any-return]
+    """The same values on another device, to which the node belongs from then on."""
 
     def forward(self, x: Array, *, target: Backend) -> Array:
-        self.target = target
-        return move(x, self.backend, target)
+        self.source, self.target = self.backend, target
+        if isinstance(x, Variable):
+            self.source = x.backend
+        else:
+            self.backend = target
+        return moved(x, self.source, target)
 
     def backward(self, dy: Array, /) -> Array:
-        return move(dy, self.target, self.backend)
+        return moved(dy, self.target, self.source)
 
 
 class Clone(Function):
@@ -78,4 +77,4 @@ def contiguous(input: Tensor) -> Tensor:
 
 def transfer(input: Tensor, backend: Backend) -> Tensor:
     """The same values on another device; the gradient comes back."""
-    return Transfer.between(input, backend)  # type: ignore[return-value]
+    return Transfer.apply(input, target=backend)  # type: ignore[no-any-return]
