@@ -1,0 +1,33 @@
+"""A stand-in for CuPy on machines without a GPU: NumPy inside, CuPy's rules outside.
+
+What works here is meant to work on a GPU, so wherever CuPy is stricter than NumPy the stand-in is
+as strict, and where CuPy would do something silently wrong, or slow, the stand-in raises:
+
+- names and arguments that CuPy has not are refused (`api.json` records them from the real module);
+- arrays of NumPy are never taken for those of the device, nor the other way round;
+- what NumPy returns as a scalar is an array without axes;
+- dtypes of results are those of CuPy's kernels;
+- an array belongs to a device, and can be used while that is the current one;
+- every transfer and every wait is counted (`count_traffic`);
+- indices that CuPy would wrap around, unnoticed, raise `SilentOnGPU`.
+
+Names that CuPy has and the stand-in has not yet raise NotImplementedError: add them to `functions`.
+``cupy.RawModule`` is one of them; its place is a module of its own here.
+"""
+
+from __future__ import annotations
+
+from .array import SilentOnGPU
+from .gpus import count_traffic, machine, math_modes, other_machine, traffic
+from .modules import install, is_installed
+
+__all__ = [
+    "SilentOnGPU",
+    "count_traffic",
+    "install",
+    "is_installed",
+    "machine",
+    "math_modes",
+    "other_machine",
+    "traffic",
+]

@@ -1,0 +1,270 @@
+"""The array of the stand-in: a NumPy array that keeps to CuPy's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from .gpus import Device, current_device, traffic
+from .record import names, signature
+
+NO_CONVERSION = (
+    "Implicit conversion to a NumPy array is not allowed. "
+    "Please use `.get()` to construct a NumPy array explicitly."
+)
+
+
+class SilentOnGPU(Exception):
+    """Something that a GPU would do without an error, and wrongly: a bug of the caller."""
+
+
+class ndarray:
+    """Memory of one device; what brings it to the host, as `get` and `item` do, is counted."""
+
+    __array_priority__ = 100
+    __array_ufunc__ = None  # CuPy would take numpy.exp(x); the library has no business to call it
+    __hash__ = None  # type: ignore[assignment]
+    __slots__ = ("__weakref__", "_a", "_device")
+
+    def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
+        self._a = np.empty(shape, dtype, order=order)  # type: ignore[call-overload]
+        self._device = current_device()
+
+    def __array__(self, *args: object, **kwargs: object) -> Any:
+        raise TypeError(NO_CONVERSION)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in names("ndarray"):
+            raise NotImplementedError(f"the stand-in has no ndarray.{name} yet: see array.py")
+        raise AttributeError(f"'ndarray' object has no attribute {name!r}")
+
+    @property
+    def shape(self) -> Any:
+        return self._a.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self._a.dtype
+
+    @property
+    def ndim(self) -> Any:
+        return self._a.ndim
+
+    @property
+    def size(self) -> Any:
+        return self._a.size
+
+    @property
+    def itemsize(self) -> Any:
+        return self._a.itemsize
+
+    @property
+    def nbytes(self) -> Any:
+        return self._a.nbytes
+
+    @property
+    def strides(self) -> Any:
+        return self._a.strides
+
+    @property
+    def flags(self) -> Any:
+        return self._a.flags
+
+    @property
+    def device(self) -> Device:
+        return Device(self._device)
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self._a.ctypes.data, device_id=self._device)
+
+    @property
+    def T(self) -> ndarray:
+        return view_of(self, self._a.T)
+
+    def get(
+        self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
+    ) -> Any:
+        traffic.d2h += 1
+        host = np.array(self._a, order=order)  # type: ignore[call-overload]
+        if out is None:
+            return host
+        np.copyto(out, host)
+        return out
+
+    def set(self, arr: Any, stream: Any = None) -> None:
+        if not isinstance(arr, np.ndarray) or arr.shape != self.shape or arr.dtype != self.dtype:
+            raise TypeError("Only a numpy.ndarray of the same shape and dtype can be set")
+        traffic.h2d += 1
+        self._a[...] = arr
+
+    def item(self) -> Any:
+        if self.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        return self.get().item()
+
+    def tolist(self) -> Any:
+        return self.get().tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size == 0:
+            return False
+        return bool(self.item())
+
+    def __repr__(self) -> str:
+        return repr(self.get())
+
+    def __len__(self) -> int:
+        return len(self._a)
+
+    def __iter__(self) -> Iterator[ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        return from_host, (self.get(),)
+
+    def copy(self, order: str = "C") -> Any:
+        return wrap(np.array(self._a, order=order))  # type: ignore[call-overload]
+
+    def fill(self, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            raise ValueError("a numpy.ndarray cannot be used for fill")
+        with np.errstate(all="ignore"):
+            self._a[...] = host_of(value)
+
+    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> ndarray:
+        return view_of(self, self._a.reshape(*shape, order=order))
+
+    def transpose(self, *axes: Any) -> ndarray:
+        return view_of(self, self._a.transpose(*axes))
+
+    def scatter_add(self, slices: Any, value: Any) -> None:
+        """Add where indices repeat too, atomically; CUDA has atomics for few dtypes."""
+        if self.dtype.char not in "iefdIQL":
+            raise TypeError(
+                f"scatter_add only supports int32, floats and unsigned, not {self.dtype}"
+            )
+        with np.errstate(all="ignore"):
+            np.add.at(host_of(self), index_of(slices), host_of(value))
+
+    def __getitem__(self, index: Any) -> ndarray:
+        inside = index_of(index)
+        try:
+            return view_of(self, np.asarray(self._a[inside]))
+        except IndexError as error:
+            raise out_of_bounds(error, inside) from error
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(value, (list, tuple)):
+            raise TypeError(f"Unsupported type {type(value)}")
+        inside = index_of(index)
+        try:
+            with np.errstate(all="ignore"):
+                host_of(self)[inside] = host_of(value)
+        except IndexError as error:
+            raise out_of_bounds(error, inside) from error
+
+
+def out_of_bounds(error: IndexError, index: Any) -> Exception:
+    """CuPy checks numbers in an index; those in arrays it takes modulo the size."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(isinstance(i, np.ndarray) for i in parts) and "out of bounds" in str(error):
+        return SilentOnGPU(f"CuPy would wrap this around: {error}")
+    return error
+
+
+def wrap(result: Any) -> Any:
+    """A result of NumPy as one of CuPy, on the current device: an array, also without axes."""
+    if isinstance(result, (np.ndarray, np.generic)):
+        array = ndarray.__new__(ndarray)
+        array._a = np.asarray(result)
+        array._device = current_device()
+        return array
+    if isinstance(result, (tuple, list)):
+        return type(result)(wrap(x) for x in result)
+    return result
+
+
+def view_of(base: ndarray, result: np.ndarray[Any, Any]) -> ndarray:
+    """Part of an array, or the same memory in another shape, which needs no work of the device."""
+    view: ndarray = wrap(result)
+    view._device = base._device
+    return view
+
+
+def host_of(value: Any) -> Any:
+    """What NumPy may compute with, if CuPy would: arrays of the current device, and scalars.
+
+    CuPy reads the arrays of another device across the bus, with a warning, and puts the result
+    on the wrong device; the stand-in refuses.
+    """
+    if isinstance(value, ndarray):
+        if value._device != current_device():
+            raise ValueError(
+                f"The device where the array resides ({value._device}) is different from the "
+                f"current device ({current_device()})."
+            )
+        return value._a
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {np.ndarray}")
+    if isinstance(value, (tuple, list)):
+        return type(value)(host_of(x) for x in value)
+    return value
+
+
+def index_of(index: Any) -> Any:
+    """An index for NumPy; for a mask the host waits to learn its sum, a list is sent over."""
+    if isinstance(index, tuple):
+        return tuple(index_of(i) for i in index)
+    if isinstance(index, ndarray):
+        if index.dtype.kind == "b":
+            traffic.d2h += 1
+        return host_of(index)
+    if isinstance(index, (list, np.ndarray)):
+        traffic.h2d += 1
+        return np.asarray(index, dtype=int if len(index) == 0 else None)
+    return index
+
+
+def from_host(value: Any, dtype: Any = None) -> Any:
+    """A copy, on the current device, of what NumPy understands."""
+    traffic.h2d += 1
+    host = np.array(value, dtype=dtype)
+    if host.dtype.kind not in "biufc" and host.dtype.name != "bfloat16":
+        raise ValueError(f"Unsupported dtype {host.dtype}")
+    if host.dtype.itemsize > (16 if host.dtype.kind == "c" else 8):
+        raise ValueError(f"Unsupported dtype {host.dtype}")
+    return wrap(host.astype(host.dtype.newbyteorder("=")))
+
+
+def method(name: str) -> Callable[..., Any]:
+    """NumPy's method of this name, for the arguments that CuPy's has."""
+    expected = signature(name, "methods")
+
+    def run(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        expected.bind(self, *args, **kwargs)
+        given = {key: host_of(value) for key, value in kwargs.items()}
+        with np.errstate(all="ignore"):
+            return wrap(getattr(host_of(self), name)(*map(host_of, args), **given))
+
+    run.__name__ = name
+    return run
+
+
+for _name in ("all", "any", "astype", "ravel", "squeeze", "swapaxes", "view"):
+    setattr(ndarray, _name, method(_name))

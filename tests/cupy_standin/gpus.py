@@ -1,0 +1,212 @@
+"""The machine that the stand-in imagines: two GPUs, a driver, and what crosses the bus, counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace, TracebackType
+from typing import Any
+
+SUCCESS, INSUFFICIENT_DRIVER, NO_DEVICE, INVALID_DEVICE = 0, 35, 100, 101
+
+
+class CUDARuntimeError(RuntimeError):
+    """An error of the CUDA runtime, with its number as ``status``."""
+
+    def __init__(self, status: int) -> None:
+        meaning = {
+            INSUFFICIENT_DRIVER: "cudaErrorInsufficientDriver: driver older than runtime",
+            NO_DEVICE: "cudaErrorNoDevice: no CUDA-capable device is detected",
+            INVALID_DEVICE: "cudaErrorInvalidDevice: invalid device ordinal",
+        }
+        self.status = status
+        super().__init__(meaning.get(status, f"cudaError {status}"))
+
+
+@dataclass
+class Machine:
+    """What a test may change, to see what the library says of another machine."""
+
+    devices: int = 2
+    driver: int = 13020
+    status: int = SUCCESS
+    """What every call of the runtime fails with, where it is not SUCCESS."""
+
+    def require(self) -> None:
+        if self.status:
+            raise CUDARuntimeError(self.status)
+
+
+@dataclass
+class Traffic:
+    """How often the program waited for the device, or sent it something."""
+
+    d2h: int = 0
+    h2d: int = 0
+    synchronizations: int = 0
+    """Waits for a stream or a device, without data."""
+
+
+machine = Machine()
+traffic = Traffic()
+_local = threading.local()
+
+
+@contextmanager
+def count_traffic() -> Generator[Traffic]:
+    """What crosses the bus inside: the counts are there when the block ends."""
+    before, inside = replace(traffic), Traffic()
+    yield inside
+    for name in vars(inside):
+        setattr(inside, name, getattr(traffic, name) - getattr(before, name))
+
+
+@contextmanager
+def other_machine(**changes: int) -> Generator[None]:
+    """Another machine for a while: ``devices``, ``driver``, ``status``."""
+    before = replace(machine)
+    vars(machine).update(changes)
+    try:
+        yield
+    finally:
+        vars(machine).update(vars(before))
+
+
+def current_device() -> int:
+    """The device that this thread works on."""
+    return getattr(_local, "device", 0)
+
+
+def set_device(device: int) -> None:
+    machine.require()
+    if not 0 <= device < machine.devices:
+        raise CUDARuntimeError(INVALID_DEVICE)
+    _local.device = device
+
+
+def get_device() -> int:
+    machine.require()
+    return current_device()
+
+
+def get_device_count() -> int:
+    machine.require()
+    if machine.devices == 0:
+        raise CUDARuntimeError(NO_DEVICE)
+    return machine.devices
+
+
+def get_device_properties(device: int) -> dict[str, Any]:
+    """The few properties that anybody asks for."""
+    machine.require()
+    return {
+        "name": f"Stand-in GPU {device}".encode(),
+        "major": 9,
+        "minor": 0,
+        "totalGlobalMem": 80 << 30,
+        "multiProcessorCount": 132,
+    }
+
+
+class Device:
+    """A GPU; inside ``with``, the current one."""
+
+    def __init__(self, device: int | None = None) -> None:
+        machine.require()
+        self.id = current_device() if device is None else int(device)
+        self._before: list[int] = []
+
+    def __enter__(self) -> Device:
+        self._before.append(current_device())
+        set_device(self.id)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        set_device(self._before.pop())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return self.id
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<CUDA Device {self.id}>"
+
+    def use(self) -> None:
+        set_device(self.id)
+
+    def synchronize(self) -> None:
+        traffic.synchronizations += 1
+
+    @property
+    def cublas_handle(self) -> int:
+        return 1 + self.id
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        return 79 << 30, 80 << 30
+
+
+class Stream:
+    """A queue of work; here everything is done at once."""
+
+    null: Stream
+    ptr = 0
+
+    def __init__(
+        self,
+        null: bool = False,
+        non_blocking: bool = False,
+        ptds: bool = False,
+        priority: int | None = None,
+    ) -> None:
+        self.is_non_blocking = non_blocking
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        traffic.synchronizations += 1
+
+
+Stream.null = Stream(null=True)
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    return Stream.null
+
+
+math_modes: list[tuple[int, int]] = []
+"""What cuBLAS was told, so that a test can see that it was."""
+
+
+def set_math_mode(handle: int, mode: int) -> None:
+    math_modes.append((handle, mode))
+
+
+runtime = SimpleNamespace(
+    CUDARuntimeError=CUDARuntimeError,
+    driverGetVersion=lambda: machine.driver,
+    runtimeGetVersion=lambda: 13020,
+    getDevice=get_device,
+    setDevice=set_device,
+    getDeviceCount=get_device_count,
+    getDeviceProperties=get_device_properties,
+)
+cublas = SimpleNamespace(
+    setMathMode=set_math_mode, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION=16
+)
