@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
-from tinygrad_bn.optim.formulas import average, decayed, rounding, with_l2
+from tinygrad_bn.optim.formulas import average, rounding, with_decay
 from tinygrad_bn.optim.optimizer import Group, Params, require_range
 
 
@@ -18,6 +18,7 @@ def adam_update(
     grad: Array,
     exp_avg: Array,
     exp_avg_sq: Array,
+    max_exp_avg_sq: Array | None,
     step: Array,
     lr: Array,
     beta1: Array,
@@ -26,60 +27,17 @@ def adam_update(
     weight_decay: Array | None,
     *,
     decoupled: bool,
-) -> tuple[Array, Array, Array]:
-    """One step along the mean gradient, each element divided by its root mean square."""
+) -> tuple[Array, Array, Array, Array | None]:
+    """One step along the mean gradient, each element divided by its root mean square, or the greatest so far."""
     xp, to = backend.xp, rounding(backend, param)
-    param, grad = to(param), to(grad)
-    if decoupled:
-        param = decayed(to, param, lr, weight_decay)
-    else:
-        grad = with_l2(to, param, grad, weight_decay)
+    param, grad = with_decay(to, to(param), to(grad), lr, weight_decay, decoupled)
     exp_avg = average(to, exp_avg, grad, beta1)
-    exp_avg_sq = average(to, exp_avg_sq, xp.square(grad), beta2)
-    scale = to(xp.sqrt(1 - beta2**step))
+    power = exp_avg_sq = average(to, exp_avg_sq, xp.square(grad), beta2)
+    if max_exp_avg_sq is not None:
+        power = max_exp_avg_sq = xp.maximum(max_exp_avg_sq, exp_avg_sq)
+    denom = xp.sqrt(power) / to(xp.sqrt(1 - beta2**step)) + to(eps)
     step_size = to(lr / (1 - beta1**step))
-    return (
-        param - step_size * (exp_avg / (xp.sqrt(exp_avg_sq) / scale + to(eps))),
-        exp_avg,
-        exp_avg_sq,
-    )
-
-
-@kernel_point
-def amsgrad_update(
-    backend: Backend,
-    param: Array,
-    grad: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
-    max_exp_avg_sq: Array,
-    step: Array,
-    lr: Array,
-    beta1: Array,
-    beta2: Array,
-    eps: Array,
-    weight_decay: Array | None,
-    *,
-    decoupled: bool,
-) -> tuple[Array, Array, Array, Array]:
-    """As `adam_update`, divided by the greatest root mean square so far."""
-    xp, to = backend.xp, rounding(backend, param)
-    param, grad = to(param), to(grad)
-    if decoupled:
-        param = decayed(to, param, lr, weight_decay)
-    else:
-        grad = with_l2(to, param, grad, weight_decay)
-    exp_avg = average(to, exp_avg, grad, beta1)
-    exp_avg_sq = average(to, exp_avg_sq, xp.square(grad), beta2)
-    max_exp_avg_sq = xp.maximum(max_exp_avg_sq, exp_avg_sq)
-    scale = to(xp.sqrt(1 - beta2**step))
-    step_size = to(lr / (1 - beta1**step))
-    return (
-        param - step_size * (exp_avg / (xp.sqrt(max_exp_avg_sq) / scale + to(eps))),
-        exp_avg,
-        exp_avg_sq,
-        max_exp_avg_sq,
-    )
+    return param - step_size * (exp_avg / denom), exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
 class Adam(FlatOptimizer):
@@ -132,10 +90,9 @@ class Adam(FlatOptimizer):
 
     def update(self, run: Run) -> None:
         beta1, beta2 = run.group["betas"]
-        amsgrad = run.group["amsgrad"]
         run.update(
-            amsgrad_update if amsgrad else adam_update,
-            self.slots + self.options if amsgrad else self.slots,
+            adam_update,
+            (*self.slots, "max_exp_avg_sq" if run.group["amsgrad"] else None),
             run.count(),
             run.number("lr"),
             run.number("beta1", beta1),

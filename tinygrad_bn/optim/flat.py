@@ -237,14 +237,19 @@ class Run:
         return self.state[name]
 
     def update(
-        self, kernel: KernelPoint[Any, Any], slots: Sequence[str], *numbers: Any, **flags: Any
+        self, kernel: KernelPoint[Any, Any], slots: Sequence[str | None], *numbers: Any, **flags: Any
     ) -> None:
-        """Replace the parameters and the named state by what ``kernel`` makes of them and of the gradient."""
-        arrays = [self.slot(name) for name in slots]
+        """Replace the parameters and the named state by what ``kernel`` makes of them.
+
+        The kernel gets the parameters, the gradient, the state (None where the options need none of a kind) and
+        ``numbers``; it returns the new parameters and the new state.
+        """
+        state = [None if name is None else self.slot(name) for name in slots]
         grad = -self.grad if self.group.get("maximize") else self.grad
-        results = kernel(self.backend, self.param, grad, *arrays, *numbers, **flags)
-        for target, value in zip((self.param, *arrays), results, strict=True):
-            self.backend.store(target, value)
+        results = kernel(self.backend, self.param, grad, *state, *numbers, **flags)
+        for target, value in zip((self.param, *state), results, strict=True):
+            if target is not None:
+                self.backend.store(target, value)
         stamp(self.params)
 
     def entries(self) -> dict[Tensor, dict[str, Array]]:

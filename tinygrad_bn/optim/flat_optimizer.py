@@ -79,30 +79,32 @@ class FlatOptimizer(Optimizer):
             For a gradient that is not of its parameter's shape, dtype and device; nothing is changed then.
         """
         loss = evaluated(closure)
-        self._settle()
-        for bucket in (bucket for buckets in self._buckets for bucket in buckets):
+        for bucket in self._settled():
             with bucket.backend.guard or nullcontext():
                 for run in bucket.due(bucket.gather()):
                     self.update(run)
         return loss
 
-    def _settle(self) -> None:
-        """Lay out again what no longer lies as it did, after checking all gradients."""
+    def _settled(self) -> list[Bucket]:
+        """All buckets, laid out again where parameters no longer lie as they did; their gradients are checked."""
         for number, group in enumerate(self.param_groups):
             buckets = self._buckets[number]
-            same = buckets[0].group is group if buckets else not group["params"]
-            laid = {id(p) for bucket in buckets for p in bucket.params}
-            if (
-                same
-                and laid == set(map(id, group["params"]))
-                and all(bucket.fits() for bucket in buckets)
-            ):
-                continue
-            refuse_shared_memory(self._parameters())
-            state = {p: self._entry(p, entry) for p, entry in self._entries(buckets).items()}
-            self._buckets[number] = self.lay_out(group, state)
-        for bucket in (bucket for buckets in self._buckets for bucket in buckets):
+            if not all(bucket.fits() for bucket in buckets) or self._regrouped(group, buckets):
+                refuse_shared_memory(self._parameters())
+                state = {p: self._entry(p, e) for p, e in self._entries(buckets).items()}
+                self._buckets[number] = self.lay_out(group, state)
+        settled = [bucket for buckets in self._buckets for bucket in buckets]
+        for bucket in settled:
             bucket.check_gradients()
+        return settled
+
+    @staticmethod
+    def _regrouped(group: Group, buckets: list[Bucket]) -> bool:
+        """Whether somebody exchanged the group, or parameters in it."""
+        laid = {id(p) for bucket in buckets for p in bucket.params}
+        return any(bucket.group is not group for bucket in buckets) or laid != {
+            id(p) for p in group["params"]
+        }
 
     @property
     def state(self) -> MutableMapping[Any, Any]:

@@ -35,6 +35,21 @@ def decayed(to: Rounding, param: Array, lr: Array, weight_decay: Array | None) -
     return param if weight_decay is None else to(1 - lr * weight_decay) * param
 
 
+def with_decay(
+    to: Rounding, param: Array, grad: Array, lr: Array, weight_decay: Array | None, decoupled: bool
+) -> tuple[Array, Array]:
+    """The parameter and the gradient with weight decay in the one or in the other."""
+    if decoupled:
+        return decayed(to, param, lr, weight_decay), grad
+    return param, with_l2(to, param, grad, weight_decay)
+
+
 def average(to: Rounding, mean: Array, x: Array, beta: Array) -> Array:
     """An exponential moving average one step on: β mean + (1 - β) x."""
     return to(beta) * mean + to(1 - beta) * x
+
+
+def norm(backend: Backend, x: Array) -> Array:
+    """The Euclidean norm, summed in the backend's accumulator."""
+    xp = backend.xp
+    return xp.sqrt(xp.sum(xp.square(x), dtype=backend.accumulator(x.dtype)))
