@@ -2,6 +2,7 @@
 
 from tinygrad_bn.nn import functional as functional
 from tinygrad_bn.nn import init as init
+from tinygrad_bn.nn import utils as utils
 from tinygrad_bn.nn.activation import CELU as CELU
 from tinygrad_bn.nn.activation import ELU as ELU
 from tinygrad_bn.nn.activation import GELU as GELU
@@ -35,6 +36,7 @@ from tinygrad_bn.nn.containers import ParameterList as ParameterList
 from tinygrad_bn.nn.containers import Sequential as Sequential
 from tinygrad_bn.nn.dropout import AlphaDropout as AlphaDropout
 from tinygrad_bn.nn.dropout import Dropout as Dropout
+from tinygrad_bn.nn.embedding import Embedding as Embedding
 from tinygrad_bn.nn.linear import Bilinear as Bilinear
 from tinygrad_bn.nn.linear import Flatten as Flatten
 from tinygrad_bn.nn.linear import Identity as Identity

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tinygrad_bn.nn.dropout import alpha_dropout, dropout
+from tinygrad_bn.nn.embedding import embedding
+from tinygrad_bn.nn.linear import bilinear
 from tinygrad_bn.ops.activation import (
     celu,
     elu,
@@ -24,6 +27,7 @@ from tinygrad_bn.ops.composed_loss import (
     margin_ranking_loss,
     poisson_nll_loss,
 )
+from tinygrad_bn.ops.linear import linear
 from tinygrad_bn.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -33,6 +37,7 @@ from tinygrad_bn.ops.loss import (
     mse_loss,
     smooth_l1_loss,
 )
+from tinygrad_bn.ops.normalization import batch_norm, layer_norm
 from tinygrad_bn.ops.piecewise import (
     hardshrink,
     hardsigmoid,
@@ -49,13 +54,18 @@ from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
 from tinygrad_bn.ops.unary import sigmoid, tanh
 
 __all__ = [
+    "alpha_dropout",
+    "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "dropout",
     "elu",
+    "embedding",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -67,7 +77,9 @@ __all__ = [
     "huber_loss",
     "kl_div",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
+    "linear",
     "log_softmax",
     "logsigmoid",
     "margin_ranking_loss",

@@ -10,6 +10,7 @@ from tinygrad_bn.creation import empty
 from tinygrad_bn.errors import ShapeError
 from tinygrad_bn.nn import init
 from tinygrad_bn.nn.module import Module
+from tinygrad_bn.ops.linear import linear
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.tensor import Parameter, Tensor
 
@@ -63,8 +64,7 @@ class Linear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        y = input @ self.weight.transpose(0, 1)
-        return y if self.bias is None else y + self.bias
+        return linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return (
