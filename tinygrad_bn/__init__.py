@@ -13,6 +13,7 @@ if not (_package / "backends").is_dir():  # a source checkout: the adapters live
     __path__.append(str(_package.parent))
 
 from tinygrad_bn import autograd as autograd
+from tinygrad_bn import linalg as linalg
 from tinygrad_bn.autograd import Function as Function
 from tinygrad_bn.backend import Device as device
 from tinygrad_bn.backend import reference_kernels as reference_kernels
@@ -31,12 +32,19 @@ from tinygrad_bn.ops import (
     differentiable as _differentiable,
 )  # gives the chain rule its interpreter
 from tinygrad_bn.ops.composed_loss import *
+from tinygrad_bn.ops.contraction import *
 from tinygrad_bn.ops.elementwise import *
+from tinygrad_bn.ops.index import *
+from tinygrad_bn.ops.join import *
 from tinygrad_bn.ops.linear import *
+from tinygrad_bn.ops.order import *
 from tinygrad_bn.ops.piecewise import *
 from tinygrad_bn.ops.probability import *
+from tinygrad_bn.ops.rearrange import *
 from tinygrad_bn.ops.reduce import *
+from tinygrad_bn.ops.placement import *  # its where() has one argument more than elementwise's
 from tinygrad_bn.ops.shape import *
+from tinygrad_bn.ops.statistics import *
 from tinygrad_bn.ops.transfer import *
 from tinygrad_bn.ops.unary import *
 from tinygrad_bn.random import *

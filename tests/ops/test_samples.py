@@ -119,9 +119,7 @@ class TestPyTorchAgrees:
             return  # where PyTorch has no gradient, ours is held by the finite differences
         wanted = [x for x in theirs if x.requires_grad]
         seeds = [torch.tensor(w) for w in weights_for(roots)]
-        grads = torch.autograd.grad(
-            roots, wanted, seeds, allow_unused=True, materialize_grads=True
-        )
+        grads = torch.autograd.grad(roots, wanted, seeds, allow_unused=True, materialize_grads=True)
         for found, other in zip(gradients(inputs, outputs), grads, strict=True):
             assert_close(found, other.numpy(), sample.rtol)
 
@@ -172,7 +170,9 @@ class TestGradients:
         self, sample: Sample, device: str
     ) -> None:
         """The forward of every node, on arrays and on Tensors: kernel points by their references there."""
-        for node in collect([y for y in run(sample, tensors_of(sample, device)) if y.requires_grad]):
+        for node in collect(
+            [y for y in run(sample, tensors_of(sample, device)) if y.requires_grad]
+        ):
             on_arrays, on_tensors = type(node)(), type(node)()
             on_arrays.backend, on_tensors.backend = node.backend, differentiable(node.backend)
             for twin in (on_arrays, on_tensors):
@@ -197,9 +197,7 @@ class TestInputs:
 
     @pytest.mark.parametrize("layout", ["transposed", "strided", "reversed", "read-only"])
     @every(SAMPLES)
-    def test_may_lie_in_memory_in_any_order(
-        self, sample: Sample, layout: str, device: str
-    ) -> None:
+    def test_may_lie_in_memory_in_any_order(self, sample: Sample, layout: str, device: str) -> None:
         inputs = tensors_of(sample, device)
         expected = run(sample, inputs)
         laid = tensors_of(sample, device)

@@ -56,7 +56,9 @@ class TestABody:
 class TestTheVocabulary:
     def test_is_found_where_it_is_said(self) -> None:
         """The walk over the syntax, on a body that is known."""
-        tree = ast.parse("def f(self, x):\n    xp = self.xp\n    return xp.exp(self.xp.log(x)) + x.xq")
+        tree = ast.parse(
+            "def f(self, x):\n    xp = self.xp\n    return xp.exp(self.xp.log(x)) + x.xq"
+        )
         assert said_after_xp(tree) == {"exp", "log"}
 
     def test_is_what_numpys_adapter_offers(self) -> None:

@@ -1,5 +1,37 @@
 """The operations, a file a family; each is written once, in the vocabulary of ``tinygrad_bn.backend``."""
 
-from tinygrad_bn.ops import elementwise, linear, reduce, shape, transfer, unary
+from tinygrad_bn.ops import (
+    contraction,
+    elementwise,
+    fresh,
+    index,
+    inplace,
+    join,
+    linear,
+    order,
+    placement,
+    rearrange,
+    reduce,
+    shape,
+    statistics,
+    transfer,
+    unary,
+)
 
-__all__ = ["elementwise", "linear", "reduce", "shape", "transfer", "unary"]
+__all__ = [
+    "contraction",
+    "elementwise",
+    "fresh",
+    "index",
+    "inplace",
+    "join",
+    "linear",
+    "order",
+    "placement",
+    "rearrange",
+    "reduce",
+    "shape",
+    "statistics",
+    "transfer",
+    "unary",
+]

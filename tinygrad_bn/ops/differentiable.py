@@ -71,6 +71,28 @@ class TensorSpace:
     def mean(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
         return ops.reduce.mean(x, axis, keepdims, dtype=dtype)
 
+    @staticmethod
+    def prod(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+        return x if axis == () else ops.reduce.prod(x, axis, keepdims, dtype=dtype)
+
+    @staticmethod
+    def cumsum(x: Any, axis: int, dtype: Any = None) -> Any:
+        return ops.reduce.cumsum(x, axis, dtype=dtype)
+
+    @staticmethod
+    def max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        return ops.order.amax(x, axis, keepdims)
+
+    @staticmethod
+    def min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+        return ops.order.amin(x, axis, keepdims)
+
+    @staticmethod
+    def sort(x: Any, axis: int = -1) -> Any:
+        return ops.order.sort(x, axis).values
+
+    logaddexp = staticmethod(ops.statistics.logaddexp)
+
     # Elements
 
     abs = staticmethod(ops.unary.abs)
@@ -117,6 +139,51 @@ class TensorSpace:
     expand_dims = staticmethod(ops.shape.unsqueeze)
     squeeze = staticmethod(ops.shape.squeeze)
     contiguous = staticmethod(ops.transfer.contiguous)
+    tile = staticmethod(ops.rearrange.tile)
+
+    @staticmethod
+    def concatenate(xs: Any, axis: int = 0) -> Any:
+        return ops.join.cat(xs, axis)
+
+    @staticmethod
+    def stack(xs: Any, axis: int = 0) -> Any:
+        return ops.join.stack(xs, axis)
+
+    @staticmethod
+    def flip(x: Any, axis: Any) -> Any:
+        return ops.rearrange.flip(x, axis)
+
+    @staticmethod
+    def roll(x: Any, shift: Any, axis: Any = None) -> Any:
+        return ops.rearrange.roll(x, shift, axis)
+
+    @staticmethod
+    def repeat(x: Any, repeats: int, axis: int | None = None) -> Any:
+        return ops.rearrange.repeat_interleave(x, repeats, axis)
+
+    @staticmethod
+    def tril(x: Any, k: int = 0) -> Any:
+        return ops.rearrange.tril(x, k)
+
+    @staticmethod
+    def triu(x: Any, k: int = 0) -> Any:
+        return ops.rearrange.triu(x, k)
+
+    @staticmethod
+    def pad(x: Any, pad_width: Any, mode: str, constant_values: float = 0) -> Any:
+        return ops.rearrange.Pad.apply(x, widths=pad_width, value=constant_values)
+
+    @staticmethod
+    def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
+        return ops.placement.TakeAlongAxis.apply(x, indices, axis=axis)
+
+    @staticmethod
+    def add_along_axis(shape: tuple[int, ...], indices: Any, values: Any, axis: int) -> Any:
+        return ops.placement.AddAlongAxis.apply(indices, values, shape=shape, axis=axis)
+
+    @staticmethod
+    def add_at(shape: tuple[int, ...], index: Any, values: Any) -> Any:
+        return ops.index.AddAt.apply(values, shape=shape, index=index)
 
     @staticmethod
     def transpose(x: Any, axes: tuple[int, ...]) -> Any:
@@ -125,6 +192,7 @@ class TensorSpace:
     # Products
 
     matmul = staticmethod(ops.linear.matmul)
+    einsum = staticmethod(ops.contraction.einsum)
 
 
 class DifferentiableBackend:

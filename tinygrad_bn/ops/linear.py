@@ -1,44 +1,80 @@
-"""Matrix products."""
+"""Products of matrices and vectors, and the affine map of a layer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
-from tinygrad_bn.autograd.engine import unbroadcast
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
-from tinygrad_bn.errors import ShapeError
+from tinygrad_bn.errors import DtypeError, ShapeError
 from tinygrad_bn.ops.promotion import pair, require_tensor
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
 
 __all__ = [
+    "addmm",
+    "baddbmm",
+    "bmm",
+    "dot",
     "matmul",
+    "mm",
+    "mv",
+    "outer",
 ]
 
 
-def transposed(xp: object, x: Array) -> Array:
+def transposed(xp: Any, x: Array) -> Array:
     """The last two axes exchanged."""
     order = tuple(range(len(x.shape)))
-    return xp.transpose(x, (*order[:-2], order[-1], order[-2]))  # type: ignore[attr-defined]
+    return xp.transpose(x, (*order[:-2], order[-1], order[-2]))
+
+
+def rows(xp: Any, x: Array) -> Array:
+    """The leading axes as one."""
+    if len(x.shape) == 2:
+        return x
+    return xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 class MatMul(Function):
     """a @ b for ranks of at least 2; the leading axes broadcast."""
+
+    broadcasts = True
 
     def forward(self, a: Array, b: Array) -> Array:
         self.a, self.b = a, b
         return self.xp.matmul(a, b)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        xp, a, b = self.xp, self.a, self.b
+        xp, a, b, db = self.xp, self.a, self.b, None
         da = xp.matmul(dy, transposed(xp, b)) if self.needs[0] else None
-        db = xp.matmul(transposed(xp, a), dy) if self.needs[1] else None
-        return (
-            None if da is None else unbroadcast(xp, da, a.shape),
-            None if db is None else unbroadcast(xp, db, b.shape),
-        )
+        if self.needs[1] and len(b.shape) == 2:  # one product, where a stack would be summed after
+            db = xp.matmul(transposed(xp, rows(xp, a)), rows(xp, dy))
+        elif self.needs[1]:
+            db = xp.matmul(transposed(xp, a), dy)
+        return da, db
+
+
+class Linear(Function):
+    """x @ weight.T + bias in one node, for x of any leading axes."""
+
+    def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        xp = self.xp
+        self.shape, self.x, self.weight = x.shape, rows(xp, x), weight
+        y = xp.matmul(self.x, transposed(xp, weight))
+        if bias is not None:
+            y = y + bias
+        return y if len(x.shape) == 2 else xp.reshape(y, (*x.shape[:-1], weight.shape[0]))
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:
+        xp, dx = self.xp, None
+        dy = xp.reshape(dy, (self.x.shape[0], self.weight.shape[0]))
+        if self.needs[0]:
+            dx = xp.reshape(xp.matmul(dy, self.weight), self.shape)
+        dweight = xp.matmul(transposed(xp, dy), self.x) if self.needs[1] else None
+        return dx, dweight, xp.sum(dy, axis=0) if self.needs[2] else None
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -65,3 +101,99 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if column:
         y = y.squeeze(-1)
     return y.squeeze(-1 if column else -2) if row else y
+
+
+def require_ranks(expected: str, *operands: tuple[Tensor, int]) -> None:
+    """Refuse operands of other ranks than given with them."""
+    for position, (x, rank) in enumerate(operands):
+        require_tensor(x, f"operand {position}")
+        if x.array.ndim != rank:
+            raise ShapeError(
+                f"expected {expected}, got {', '.join(str(x.shape) for x, _ in operands)}"
+            )
+
+
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
+    """The product of two matrices, (n, k) @ (k, m)."""
+    require_ranks("(n, k) @ (k, m)", (input, 2), (mat2, 2))
+    return matmul(input, mat2)
+
+
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
+    """The products of two stacks of matrices, (b, n, k) @ (b, k, m); nothing broadcasts."""
+    require_ranks("(b, n, k) @ (b, k, m)", (input, 3), (mat2, 3))
+    if input.array.shape[0] != mat2.array.shape[0]:
+        raise ShapeError(f"expected (b, n, k) @ (b, k, m), got {input.shape} @ {mat2.shape}")
+    return matmul(input, mat2)
+
+
+def mv(input: Tensor, vec: Tensor) -> Tensor:
+    """The product of a matrix and a vector, (n, k) @ (k,)."""
+    require_ranks("(n, k) @ (k,)", (input, 2), (vec, 1))
+    return matmul(input, vec)
+
+
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
+    """The scalar product of two vectors."""
+    require_ranks("(n,) @ (n,)", (input, 1), (tensor, 1))
+    return matmul(input, tensor)
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """All products of an element of one vector and one of another: (n,), (m,) -> (n, m)."""
+    require_ranks("(n,) and (m,)", (input, 1), (vec2, 1))
+    return input.unsqueeze(1) * vec2
+
+
+def plus(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    """beta * input + alpha * product; with beta = 0 not even a NaN of the input counts."""
+    require_tensor(input)
+    shape, wanted = input.array.shape, product.array.shape
+    if len(shape) > len(wanted) or any(
+        m not in (1, n) for m, n in zip(reversed(shape), reversed(wanted), strict=False)
+    ):
+        raise ShapeError(f"expected an input that broadcasts to {wanted}, got {shape}")
+    scaled = product if alpha == 1 else product * alpha
+    return scaled if beta == 0 else scaled + (input if beta == 1 else input * beta)
+
+
+def addmm(
+    input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """beta * input + alpha * (mat1 @ mat2); the input broadcasts."""
+    return plus(input, mm(mat1, mat2), beta, alpha)
+
+
+def baddbmm(
+    input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """beta * input + alpha * (batch1 @ batch2) for stacks of matrices; the input broadcasts."""
+    return plus(input, bmm(batch1, batch2), beta, alpha)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The affine map of a layer: input @ weight.T + bias, all of one dtype.
+
+    Shapes
+    ------
+    input (..., in), weight (out, in), bias (out,) -> (..., out)
+    """
+    require_tensor(input)
+    require_tensor(weight, "weight")
+    x, w, b = input.array, weight.array, None
+    if bias is not None:
+        require_tensor(bias, "bias")
+        b = bias.array
+    if x.dtype != w.dtype or (b is not None and b.dtype != w.dtype):
+        raise DtypeError(
+            f"expected input and bias of the weight's {w.dtype}, got {x.dtype} and "
+            f"{w.dtype if b is None else b.dtype}"
+        )
+    if w.ndim != 2 or (b is not None and b.shape != w.shape[:1]):
+        raise ShapeError(
+            f"expected weight (out, in) and bias (out,), got {w.shape} and "
+            f"{None if b is None else b.shape}"
+        )
+    if not x.ndim or x.shape[-1] != w.shape[1]:
+        raise ShapeError(f"expected input (..., in_features = {w.shape[1]}), got {x.shape}")
+    return Linear.apply(input, weight, bias)  # type: ignore[no-any-return]

@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn import dtypes
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.ops import elementwise, linear, reduce, shape, transfer, unary
+from tinygrad_bn.ops import (
+    elementwise,
+    fresh,
+    index,
+    inplace,
+    join,
+    linear,
+    order,
+    placement,
+    rearrange,
+    reduce,
+    shape,
+    statistics,
+    transfer,
+    unary,
+)
 from tinygrad_bn.ops.piecewise import relu
 from tinygrad_bn.ops.probability import log_softmax, softmax
 from tinygrad_bn.ops.promotion import cast
@@ -33,7 +48,14 @@ class Methods(Variable):
     __rpow__ = elementwise.rpow
     neg = __neg__ = unary.neg
     positive = __pos__ = unary.positive
-    matmul = __matmul__ = mm = linear.matmul
+    matmul = __matmul__ = linear.matmul
+    mm = linear.mm
+    bmm = linear.bmm
+    mv = linear.mv
+    dot = linear.dot
+    outer = linear.outer
+    addmm = linear.addmm
+    baddbmm = linear.baddbmm
 
     # Comparison and choice
     eq = __eq__ = elementwise.eq  # type: ignore[assignment]
@@ -85,19 +107,103 @@ class Methods(Variable):
     # Reductions
     sum = reduce.sum
     mean = reduce.mean
+    prod = reduce.prod
+    cumsum = reduce.cumsum
+    cumprod = reduce.cumprod
+    all = reduce.all
+    any = reduce.any
+    count_nonzero = reduce.count_nonzero
+    var = statistics.var
+    std = statistics.std
+    norm = statistics.norm
+    logsumexp = statistics.logsumexp
+    logaddexp = statistics.logaddexp
+
+    # Order
+    amax = order.amax
+    amin = order.amin
+    max = order.max
+    min = order.min
+    argmax = order.argmax
+    argmin = order.argmin
+    sort = order.sort
+    argsort = order.argsort
+    topk = order.topk
 
     # Shapes
     reshape = shape.reshape
+    reshape_as = shape.reshape_as
+    view = shape.view
+    view_as = shape.view_as
     permute = shape.permute
-    transpose = swapaxes = shape.transpose
+    transpose = swapaxes = swapdims = shape.transpose
+    movedim = moveaxis = shape.movedim
+    t = shape.t
+    T = property(shape.t)
+    mT = property(shape.matrix_transpose)
     broadcast_to = shape.broadcast_to
     expand = shape.expand
+    expand_as = shape.expand_as
     squeeze = shape.squeeze
     unsqueeze = shape.unsqueeze
     flatten = shape.flatten
     unflatten = shape.unflatten
+    split = join.split
+    chunk = join.chunk
+    tensor_split = join.tensor_split
+    unbind = join.unbind
+    repeat = rearrange.repeat
+    tile = rearrange.tile
+    repeat_interleave = rearrange.repeat_interleave
+    flip = rearrange.flip
+    fliplr = rearrange.fliplr
+    flipud = rearrange.flipud
+    roll = rearrange.roll
+    tril = rearrange.tril
+    triu = rearrange.triu
+    diag = rearrange.diag
+    diagonal = rearrange.diagonal
+    trace = rearrange.trace
     clone = transfer.clone
     contiguous = transfer.contiguous
+
+    # Elements by their places
+    __getitem__ = index.getitem
+    nonzero = index.nonzero
+    gather = placement.gather
+    scatter_add = placement.scatter_add
+    scatter = placement.scatter
+    index_select = placement.index_select
+    index_add = placement.index_add
+    take = placement.take
+    take_along_dim = placement.take_along_dim
+    masked_fill = placement.masked_fill
+    masked_select = placement.masked_select
+    where = placement.chosen_where
+
+    # In place
+    __setitem__ = inplace.setitem
+    __iadd__ = inplace.iadd
+    __isub__ = inplace.isub
+    __imul__ = inplace.imul
+    __itruediv__ = inplace.idiv
+    zero_ = inplace.zero_
+    fill_ = inplace.fill_
+    copy_ = inplace.copy_
+    add_ = inplace.add_
+    sub_ = inplace.sub_
+    mul_ = inplace.mul_
+    div_ = inplace.div_
+    clamp_ = clip_ = inplace.clamp_
+    uniform_ = inplace.uniform_
+    normal_ = inplace.normal_
+    bernoulli_ = inplace.bernoulli_
+
+    # Fresh tensors
+    new_zeros = new_empty = fresh.new_zeros
+    new_ones = fresh.new_ones
+    new_full = fresh.new_full
+    new_tensor = fresh.new_tensor
 
     # Activations
     relu = relu
