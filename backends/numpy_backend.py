@@ -15,6 +15,7 @@ from tinygrad_bn.errors import BackendError, DtypeError
 
 from .half import in_float32, wide_inside
 from .indexing import is_basic
+from .numba_kernels import Kernels
 
 einsum = partial(np.einsum, optimize=True)  # contracted pairwise
 
@@ -38,7 +39,9 @@ def sigmoid(x: Array) -> Array:
 
 
 def astype(x: Array, dtype: np.dtype[Any]) -> Array:
-    """The same values in another dtype, also of the scalars that NumPy makes of arrays without axes."""
+    """The same values in another dtype, also of the scalars that NumPy makes of arrays without
+    axes.
+    """
     return np.asarray(x).astype(dtype, copy=False)
 
 
@@ -97,7 +100,7 @@ class NumpyBackend:
         self.xp = SimpleNamespace(
             **{name: EXTRAS.get(name) or getattr(np, name) for name in VOCABULARY}
         )
-        self.kernels: Mapping[str, Kernel] = {}
+        self.kernels: Mapping[str, Kernel | None] = Kernels()
 
     def asarray(self, value: object, dtype: object = None) -> Array:
         """An array from anything NumPy understands, but not from ragged lists or objects."""

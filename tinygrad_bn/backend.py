@@ -82,7 +82,7 @@ class Backend(Protocol):
     array_type: type
     xp: Any
     """A namespace with the `VOCABULARY`, and nothing else."""
-    kernels: Mapping[str, Kernel]
+    kernels: Mapping[str, Kernel | None]
     guard: AbstractContextManager[Any] | None
     """Entered around every operation where the device must be made the current one."""
 
@@ -154,7 +154,6 @@ def reference_kernels() -> Generator[None]:
         _reference_only.reset(token)
 
 
-@cache
 def get_backend(name: str, index: int = 0) -> Backend:
     """Load the backend ``name`` (``"numpy"`` or ``"cupy"``) for its device number ``index``.
 
@@ -165,6 +164,11 @@ def get_backend(name: str, index: int = 0) -> Backend:
     """
     if name not in ("numpy", "cupy"):
         raise BackendError(f"expected backend 'numpy' or 'cupy', got {name!r}")
+    return _loaded(name, index)
+
+
+@cache
+def _loaded(name: str, index: int) -> Backend:
     module = import_module(f"tinygrad_bn.backends.{name}_backend")
     return cast("Backend", module.backend(index))
 

@@ -1,0 +1,35 @@
+"""Numba kernels behind the port's kernel points: a file a family, loaded when its first kernel is
+wanted.
+
+Where Numba is not installed there are none, and every kernel point runs its reference body.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from tinygrad_bn.backend import Kernel
+
+FAMILIES = {
+    "batch_moments": "batch_norm",
+    "batch_normalize": "batch_norm",
+    "batch_grad_sums": "batch_norm",
+    "batch_grad_input": "batch_norm",
+}
+
+
+class Kernels(dict[str, "Kernel | None"]):
+    """The kernels by the name of their kernel point; None where there is none."""
+
+    def __missing__(self, name: str) -> Kernel | None:
+        family = FAMILIES.get(name)
+        if family is None or find_spec("numba") is None:
+            self[name] = None
+            return None
+        self.update(import_module(f"{__name__}.{family}").KERNELS)
+        return self[name]
+
+    def get(self, name: str, default: Kernel | None = None) -> Kernel | None:  # type: ignore[override]
+        """The kernel of that name; its family is loaded first."""
+        return self[name]
