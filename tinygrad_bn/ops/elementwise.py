@@ -49,7 +49,6 @@ __all__ = [
     "sub",
     "subtract",
     "true_divide",
-    "where",
 ]
 
 
@@ -149,7 +148,6 @@ class Extremum(Binary):
 
     def forward(self, a: Array, b: Array, *, greater: bool) -> Array:
         self.a, self.b = (a, b) if greater else (b, a)
-        self.greater = greater
         return self.xp.maximum(a, b) if greater else self.xp.minimum(a, b)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
@@ -157,7 +155,7 @@ class Extremum(Binary):
         half = xp.astype(self.a == self.b, dy.dtype) * 0.5
         first = dy * (xp.astype(self.a > self.b, dy.dtype) + half)
         second = dy * (xp.astype(self.a < self.b, dy.dtype) + half)
-        return (first, second) if self.greater else (second, first)
+        return first, second
 
 
 class Remainder(Binary):

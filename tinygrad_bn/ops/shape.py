@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
 
 __all__ = [
+    "broadcast_shapes",
+    "broadcast_tensors",
     "broadcast_to",
     "flatten",
+    "movedim",
+    "moveaxis",
     "permute",
     "reshape",
     "squeeze",
     "swapaxes",
+    "swapdims",
+    "t",
     "transpose",
     "unflatten",
     "unsqueeze",
@@ -99,6 +105,11 @@ def axes(dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     return found if ndim else ()
 
 
+def chosen(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """As `axes`, where () means none."""
+    return axes(dim, ndim) if not isinstance(dim, (tuple, list)) or dim else ()
+
+
 def as_shape(sizes: Any) -> tuple[int, ...]:
     """A shape given as one sequence or as several numbers."""
     if len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
@@ -142,6 +153,32 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return Reshape.apply(input, shape=resolve(as_shape(shape), input.array.size))  # type: ignore[no-any-return]
 
 
+def view(input: Tensor, *shape: Any) -> Tensor:
+    """As `reshape`, but always in the same memory.
+
+    Raises
+    ------
+    ShapeError
+        If the elements do not lie so that the shape could be a view of them; `reshape` would copy.
+    """
+    y = reshape(input, *shape)
+    if y.array.size and not y.backend.overlap(y.array, input.array):
+        raise ShapeError(
+            f"expected elements that lie in order to view {input.shape} as {y.shape}; use reshape()"
+        )
+    return y
+
+
+def reshape_as(input: Tensor, other: Tensor) -> Tensor:
+    """In the shape of another tensor."""
+    return reshape(input, other.array.shape)
+
+
+def view_as(input: Tensor, other: Tensor) -> Tensor:
+    """In the shape of another tensor, in the same memory."""
+    return view(input, other.array.shape)
+
+
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """The axes in the order ``dims``; a view."""
     require_tensor(input)
@@ -160,6 +197,35 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     if ndim:
         order[i], order[j] = j, i
     return Permute.apply(input, dims=tuple(order))  # type: ignore[no-any-return]
+
+
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """The axes ``source`` at the places ``destination``, the others in their order; a view."""
+    require_tensor(input)
+    ndim = input.array.ndim
+    moved, places = chosen(source, ndim), chosen(destination, ndim)
+    if len(moved) != len(places):
+        raise ShapeError(f"expected as many places as axes, got {source} and {destination}")
+    order = [i for i in range(ndim) if i not in moved]
+    for place, axis in sorted(zip(places, moved, strict=True)):
+        order.insert(place, axis)
+    return Permute.apply(input, dims=tuple(order))  # type: ignore[no-any-return]
+
+
+def t(input: Tensor) -> Tensor:
+    """The transpose of a matrix; what has fewer axes, itself. Also the property ``T``."""
+    require_tensor(input)
+    if input.array.ndim > 2:
+        raise ShapeError(f"expected at most 2 axes to transpose, got {input.shape}; use mT")
+    return permute(input, tuple(reversed(range(input.array.ndim))))
+
+
+def matrix_transpose(input: Tensor) -> Tensor:
+    """The last two axes exchanged; a view. The property ``mT``."""
+    require_tensor(input)
+    if input.array.ndim < 2:
+        raise ShapeError(f"expected at least 2 axes, got {input.shape}")
+    return transpose(input, -2, -1)
 
 
 def broadcast_to(input: Tensor, *shape: Any) -> Tensor:
@@ -186,11 +252,37 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     return broadcast_to(input, kept)
 
 
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """Expanded to the shape of another tensor."""
+    return expand(input, other.array.shape)
+
+
+def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that these broadcast to together."""
+    result: list[int] = []
+    for shape in shapes:
+        extra = len(shape) - len(result)
+        result = [1] * extra + result
+        for i, n in enumerate(shape, start=max(-extra, 0)):
+            if n != 1 and result[i] not in (1, n):
+                raise ShapeError(f"expected shapes that broadcast, got {shapes}")
+            result[i] = n if n != 1 else result[i]
+    return tuple(result)
+
+
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Views of the tensors in the shape they broadcast to together."""
+    for x in tensors:
+        require_tensor(x, "every input")
+    shape = broadcast_shapes(*(x.array.shape for x in tensors))
+    return tuple(broadcast_to(x, shape) for x in tensors)
+
+
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without the axes of size 1, or without those among ``dim``."""
     require_tensor(input)
-    chosen = axes(dim, input.array.ndim)
-    shape = tuple(n for i, n in enumerate(input.array.shape) if n != 1 or i not in chosen)
+    among = axes(dim, input.array.ndim) if dim is None else chosen(dim, input.array.ndim)
+    shape = tuple(n for i, n in enumerate(input.array.shape) if n != 1 or i not in among)
     return Reshape.apply(input, shape=shape)  # type: ignore[no-any-return]
 
 
@@ -221,4 +313,5 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     return Reshape.apply(input, shape=(*shape[:at], *inner, *shape[at + 1 :]))  # type: ignore[no-any-return]
 
 
-swapaxes = transpose
+swapaxes = swapdims = transpose
+moveaxis = movedim

@@ -1,0 +1,274 @@
+"""The same elements in another order, repeated, or with others around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.backend import Array
+from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.index import AddAt, GetItem, whole_numbers
+from tinygrad_bn.ops.promotion import require_tensor
+from tinygrad_bn.ops.shape import (
+    axes,
+    broadcast_to,
+    chosen,
+    flatten,
+    movedim,
+    one_axis,
+    reshape,
+    sizes,
+    unsqueeze,
+)
+
+if TYPE_CHECKING:
+    from tinygrad_bn.tensor import Tensor
+
+__all__ = [
+    "diag",
+    "diagonal",
+    "flip",
+    "fliplr",
+    "flipud",
+    "repeat_interleave",
+    "roll",
+    "tile",
+    "trace",
+    "tril",
+    "triu",
+]
+
+
+class Flip(Function):
+    """The elements in reverse along some axes."""
+
+    def forward(self, x: Array, *, dims: tuple[int, ...]) -> Array:
+        self.dims = dims
+        return self.xp.flip(x, dims)
+
+    def backward(self, dy: Array, /) -> Array:
+        return self.xp.flip(dy, self.dims)
+
+
+class Roll(Function):
+    """The elements moved along some axes; those that leave come in again at the other end."""
+
+    def forward(self, x: Array, *, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Array:
+        self.shifts, self.dims = shifts, dims
+        return self.xp.roll(x, shifts, dims)
+
+    def backward(self, dy: Array, /) -> Array:
+        return self.xp.roll(dy, tuple(-n for n in self.shifts), self.dims)
+
+
+class Pad(Function):
+    """x with so many elements of one value before and after each axis."""
+
+    def forward(self, x: Array, *, widths: tuple[tuple[int, int], ...], value: float) -> Array:
+        self.inner = tuple(
+            slice(before, before + n) for (before, _), n in zip(widths, x.shape, strict=True)
+        )
+        return self.xp.pad(x, widths, mode="constant", constant_values=value)
+
+    def backward(self, dy: Array, /) -> Array:
+        return dy[self.inner]
+
+
+class Triangle(Function):
+    """A matrix with zeros above (``tril``) or below (``triu``) its k-th diagonal."""
+
+    def forward(self, x: Array, *, part: str, k: int) -> Array:
+        self.part, self.k = part, k
+        return getattr(self.xp, part)(x, k)
+
+    def backward(self, dy: Array, /) -> Array:
+        return getattr(self.xp, self.part)(dy, self.k)
+
+
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """The elements in reverse order along each of ``dims``."""
+    require_tensor(input)
+    given = dims[0] if len(dims) == 1 else dims
+    return Flip.apply(input, dims=chosen(given, input.array.ndim))  # type: ignore[no-any-return]
+
+
+def fliplr(input: Tensor) -> Tensor:
+    """The elements in reverse order along axis 1."""
+    return flip(input, 1)
+
+
+def flipud(input: Tensor) -> Tensor:
+    """The elements in reverse order along axis 0."""
+    return flip(input, 0)
+
+
+def roll(
+    input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None
+) -> Tensor:
+    """The elements moved by ``shifts`` along ``dims``, or in C order without them, round and round."""
+    require_tensor(input)
+    steps = tuple(shifts) if isinstance(shifts, (tuple, list)) else (int(shifts),)  # type: ignore[call-overload]
+    if dims is None:
+        return reshape(roll(flatten(input), steps, 0), input.array.shape)
+    at = (dims,) if not isinstance(dims, (tuple, list)) else dims
+    where = tuple(one_axis(d, input.array.ndim) for d in at)  # an axis may come twice
+    if len(steps) != len(where):
+        raise ShapeError(f"expected as many shifts as axes, got {shifts} and {dims}")
+    return Roll.apply(input, shifts=steps, dims=where)  # type: ignore[no-any-return]
+
+
+def repeat(input: Tensor, *repeats: Any) -> Tensor:
+    """The tensor side by side with itself, so many times along each axis; new axes come first.
+
+    Notes
+    -----
+    PyTorch's ``repeat``; NumPy's is `repeat_interleave`.
+    """
+    require_tensor(input)
+    times, shape = sizes(repeats), input.array.shape
+    if len(times) < len(shape):
+        raise ShapeError(f"expected a number for each axis of {shape}, got {times}")
+    shape = (1,) * (len(times) - len(shape)) + shape
+    apart = [n for size in shape for n in (1, size)]
+    side_by_side = [n for pair in zip(times, shape, strict=True) for n in pair]
+    return reshape(
+        broadcast_to(reshape(input, apart), side_by_side),
+        [m * n for m, n in zip(times, shape, strict=True)],
+    )
+
+
+def tile(input: Tensor, *dims: Any) -> Tensor:
+    """As `repeat`, where axes that are not named are left as they are: NumPy's ``tile``."""
+    times = sizes(dims)
+    return repeat(input, (1,) * (input.array.ndim - len(times)) + times)
+
+
+def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
+    """Each element along ``dim``, or each in C order without it, ``repeats`` times in a row."""
+    require_tensor(input)
+    if dim is None:
+        return repeat_interleave(flatten(input), repeats, 0)
+    (times,), shape = sizes((repeats,)), input.array.shape
+    at = one_axis(dim, len(shape))
+    spread = broadcast_to(unsqueeze(input, at + 1), (*shape[: at + 1], times, *shape[at + 1 :]))
+    return reshape(spread, (*shape[:at], shape[at] * times, *shape[at + 1 :]))
+
+
+def pad(
+    input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
+    """The tensor with more elements around it.
+
+    Parameters
+    ----------
+    input : of any rank.
+    pad : how many before and after the last axis, before and after the one before it, and so on;
+        negative numbers, in mode constant, take elements away.
+    mode : ``"constant"``, ``"reflect"`` (mirrored at the outermost element), ``"replicate"`` (that
+        element again) or ``"circular"`` (from the other end).
+    value : of the new elements in mode constant; 0 by default.
+
+    Raises
+    ------
+    ShapeError
+        If there are more pairs than axes, or the axis is too short to be reflected or wrapped so far.
+    """
+    require_tensor(input)
+    shape, widths = input.array.shape, tuple(int(n) for n in pad)
+    if len(widths) % 2 or len(widths) > 2 * len(shape):
+        raise ShapeError(f"expected pairs for some of the last {len(shape)} axes, got {widths}")
+    pairs = [(0, 0)] * (len(shape) - len(widths) // 2)
+    pairs += [(widths[i], widths[i + 1]) for i in range(len(widths) - 2, -1, -2)]
+    if mode == "constant":
+        return pad_constant(input, pairs, 0 if value is None else value)
+    if mode not in ("reflect", "replicate", "circular") or value is not None:
+        raise ArgumentError(
+            "expected mode 'constant', or 'reflect', 'replicate' or 'circular' without a value, "
+            f"got {mode!r} and {value}"
+        )
+    for axis, (before, after) in enumerate(pairs):
+        if before or after:
+            input = pad_from_within(input, axis, before, after, mode)
+    return input
+
+
+def pad_constant(x: Tensor, pairs: Sequence[tuple[int, int]], value: float) -> Tensor:
+    """Elements of one value around x; what negative widths take away goes first."""
+    for (before, after), n in zip(pairs, x.array.shape, strict=True):
+        if n + min(before, 0) + min(after, 0) < 0 or n + before + after < 0:
+            raise ShapeError(f"expected to leave a size ≥ 0 of {x.array.shape}, got {pairs}")
+    if any(n < 0 for pair in pairs for n in pair):
+        x = x[tuple(slice(max(-b, 0), min(a, 0) or None) for b, a in pairs)]
+    widths = tuple((max(b, 0), max(a, 0)) for b, a in pairs)
+    return Pad.apply(x, widths=widths, value=value)  # type: ignore[no-any-return]
+
+
+def pad_from_within(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
+    """More elements along one axis, which the axis itself supplies."""
+    n = x.array.shape[axis]
+    most = {"reflect": n - 1, "circular": n, "replicate": None if n else 0}[mode]
+    if min(before, after) < 0 or (most is not None and max(before, after) > most):
+        raise ShapeError(f"expected to {mode} at most {most} of {n} elements, got {before, after}")
+    i, xp = whole_numbers(x.backend, before + n + after) - before, x.backend.xp
+    if mode == "reflect":
+        i = (n - 1) - xp.abs((n - 1) - xp.abs(i))
+    else:
+        i = i % n if mode == "circular" else xp.clip(i, 0, n - 1)
+    return GetItem.apply(x, index=(slice(None),) * axis + (i,))  # type: ignore[no-any-return]
+
+
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
+    """Matrices with zeros above their diagonal, counted upwards from the main one."""
+    return triangle(input, "tril", diagonal)
+
+
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
+    """Matrices with zeros below their diagonal, counted upwards from the main one."""
+    return triangle(input, "triu", diagonal)
+
+
+def triangle(x: Tensor, part: str, k: int) -> Tensor:
+    require_tensor(x)
+    if x.array.ndim < 2:
+        raise ShapeError(f"expected matrices (..., n, m), got {x.array.shape}")
+    return Triangle.apply(x, part=part, k=k)  # type: ignore[no-any-return]
+
+
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The diagonals of the matrices that two axes form, as the last axis.
+
+    Notes
+    -----
+    A copy; PyTorch's is a view.
+    """
+    require_tensor(input)
+    return diagonals(input, offset, axes((dim1, dim2), input.array.ndim))
+
+
+def diagonals(x: Tensor, offset: int, dims: tuple[int, ...]) -> Tensor:
+    x = movedim(x, dims, (-2, -1))
+    n, m = x.array.shape[-2:]
+    i = whole_numbers(x.backend, max(min(n + min(offset, 0), m - max(offset, 0)), 0))
+    return GetItem.apply(x, index=(..., i - min(offset, 0), i + max(offset, 0)))  # type: ignore[no-any-return]
+
+
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """A matrix with the vector on a diagonal, or the diagonal of a matrix."""
+    require_tensor(input)
+    if input.array.ndim == 2:
+        return diagonals(input, diagonal, (0, 1))
+    if input.array.ndim != 1:
+        raise ShapeError(f"expected a vector or a matrix, got {input.array.shape}")
+    size = input.array.size + abs(diagonal)
+    i = whole_numbers(input.backend, input.array.size)
+    index = (i - min(diagonal, 0), i + max(diagonal, 0))
+    return AddAt.apply(input, shape=(size, size), index=index)  # type: ignore[no-any-return]
+
+
+def trace(input: Tensor) -> Tensor:
+    """The sum of a matrix's diagonal."""
+    require_tensor(input)
+    if input.array.ndim != 2:
+        raise ShapeError(f"expected a matrix, got {input.array.shape}")
+    return diagonal(input).sum()
