@@ -1,10 +1,13 @@
 """Optimizers, learning-rate schedules and averages of parameters, under PyTorch's names."""
 
+from tinygrad_bn.optim import averaging as swa_utils
+from tinygrad_bn.optim import lr_scheduler as lr_scheduler
 from tinygrad_bn.optim.adadelta import Adadelta as Adadelta
 from tinygrad_bn.optim.adagrad import Adagrad as Adagrad
 from tinygrad_bn.optim.adam import Adam as Adam
 from tinygrad_bn.optim.adam import AdamW as AdamW
 from tinygrad_bn.optim.adamax import Adamax as Adamax
+from tinygrad_bn.optim.decay_groups import param_groups as param_groups
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer as FlatOptimizer
 from tinygrad_bn.optim.lamb import LAMB as LAMB
 from tinygrad_bn.optim.lars import LARS as LARS

@@ -237,7 +237,11 @@ class Run:
         return self.state[name]
 
     def update(
-        self, kernel: KernelPoint[Any, Any], slots: Sequence[str | None], *numbers: Any, **flags: Any
+        self,
+        kernel: KernelPoint[Any, Any],
+        slots: Sequence[str | None],
+        *numbers: Any,
+        **flags: Any,
     ) -> None:
         """Replace the parameters and the named state by what ``kernel`` makes of them.
 
