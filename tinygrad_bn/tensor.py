@@ -368,6 +368,14 @@ class Buffer(Tensor):
             super().__init__(data, **options)
         self.persistent = persistent
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy = super().__deepcopy__(memo)
+        copy.persistent = self.persistent
+        return copy
+
+    def __reduce__(self) -> Any:
+        return (*super().__reduce__(), {"persistent": self.persistent})
+
 
 def _rebuild(kind: type[Tensor], values: Any, device: str, requires_grad: bool) -> Tensor:
     backend = backend_for(device)

@@ -38,6 +38,13 @@ class TestDropout:
         nn.Dropout(generator=tg.Generator())(tg.ones(4))
         assert tg.get_rng_state().tolist() == before
 
+    def test_the_mask_is_the_same_on_every_device(self, cuda):
+        masks = []
+        for device in ("cpu", cuda):
+            tg.manual_seed(3)
+            masks.append(nn.Dropout(0.3)(tg.ones(7, 5, device=device)).cpu().numpy())
+        assert np.array_equal(*masks)
+
     def test_gradients_of_every_order_see_the_same_mask(self):
         x = tg.randn(50, dtype=tg.float64, requires_grad=True)
         y = nn.Dropout(0.5)(x * x)
@@ -75,7 +82,7 @@ class TestBothKinds:
             kind(0.5)(tg.ones(3, dtype=tg.int64))
 
     def test_representation(self, kind):
-        assert repr(kind(0.25)) == f"{kind.__name__}(p=0.25)"
+        assert repr(kind(0.25, inplace=True)) == f"{kind.__name__}(p=0.25)"
 
 
 class TestAlphaDropout:

@@ -8,7 +8,7 @@ import pytest
 import tinygrad_bn as tg
 from tinygrad_bn import nn
 from tinygrad_bn.autograd import gradcheck, gradgradcheck
-from tinygrad_bn.errors import DtypeError, GradientError, RangeError, ShapeError
+from tinygrad_bn.errors import BackendError, DtypeError, GradientError, RangeError, ShapeError
 
 F = nn.functional
 
@@ -23,9 +23,9 @@ def test_gives_the_rows(shape, dtype):
     assert np.array_equal(y.detach().numpy(), m.weight.detach().numpy()[index])
 
 
-def test_gradients_of_repeated_rows_add_up():
-    w = tg.zeros(4, 2, requires_grad=True)
-    F.embedding(tg.tensor([[1, 3], [1, 1]]), w).sum().backward()
+def test_gradients_of_repeated_rows_add_up(device):
+    w = tg.zeros(4, 2, requires_grad=True, device=device)
+    F.embedding(tg.tensor([[1, 3], [1, 1]], device=device), w).sum().backward()
     assert w.grad.tolist() == [[0, 0], [3, 3], [0, 0], [1, 1]]
 
 
@@ -76,6 +76,11 @@ def test_a_later_change_of_the_numbers_does_not_reach_the_graph():
     except GradientError:
         return
     assert w.grad.tolist() == [[2], [0]]
+
+
+def test_numbers_on_another_device_are_refused(cuda):
+    with pytest.raises(BackendError, match="numbers on cpu, got cuda:0"):
+        nn.Embedding(5, 2)(tg.tensor([0], device=cuda))
 
 
 def test_from_pretrained_shares_memory_and_freezes():

@@ -95,6 +95,21 @@ class TestDistributions:
         assert np.abs(x).max() <= 1
 
 
+class TestDevices:
+    @pytest.mark.parametrize("name", [n for n in init.__all__ if n.endswith("_")])
+    def test_every_initialiser_gives_the_same_everywhere(self, name, cuda):
+        arguments = {"constant_": (3.0,), "sparse_": (0.5,)}.get(name, ())
+        x, y = (
+            tg.zeros((4, 5, 3)[: 3 if name == "dirac_" else 2], device=d) for d in ("cpu", cuda)
+        )
+        for tensor in (x, y):
+            tg.manual_seed(5)
+            assert getattr(init, name)(tensor, *arguments) is tensor
+        assert y.device == cuda
+        # the transcendental functions of two libraries may differ by an ulp or two
+        np.testing.assert_allclose(x.numpy(), y.cpu().numpy(), rtol=1e-6, atol=1e-7)
+
+
 class TestConstants:
     def test_constant_ones_zeros(self):
         x = tg.zeros(2, 2)

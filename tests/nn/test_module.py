@@ -232,6 +232,14 @@ class TestStateDict:
         for name, value in m.state_dict().items():
             assert np.array_equal(value.numpy(), before[name].numpy())
 
+    def test_loads_across_devices(self, cuda):
+        source, target = nn.Linear(2, 2), nn.Linear(2, 2, device=cuda)
+        target.load_state_dict(source.state_dict())
+        assert target.weight.device == cuda
+        assert target.weight.tolist() == source.weight.tolist()
+        source.load_state_dict(target.state_dict())
+        assert source.weight.device == "cpu"
+
     def test_objects_and_complex_numbers_are_refused(self):
         m = nn.Linear(1, 1, bias=False)
         for bad in (np.array([[None]]), np.array([[1j]])):
@@ -266,6 +274,13 @@ class TestCopies:
         twin[0].weight.detach().overwrite(0)
         assert m[0].weight.abs().sum().item() > 0
         assert list(twin.state_dict()) == list(m.state_dict())
+
+    def test_a_copied_buffer_is_as_persistent_as_before(self):
+        for buffer in (nn.Buffer(tg.ones(1), persistent=False), nn.Buffer(tg.ones(1))):
+            for twin in (copy.deepcopy(buffer), pickle.loads(pickle.dumps(buffer))):
+                assert type(twin) is nn.Buffer
+                assert twin.persistent == buffer.persistent
+                assert twin.tolist() == [1]
 
     def test_pickles(self):
         m = Scaled().eval()
@@ -317,6 +332,25 @@ class TestModes:
         assert m.to(tg.zeros(1, dtype=tg.float16)).scale.dtype == tg.float16
         assert m.float().half().scale.dtype == tg.float16
         assert m.to("cpu", tg.float32).cpu().scale.dtype == tg.float32
+
+    def test_to_moves_all_parts_with_their_gradients(self, cuda):
+        m = Scaled()
+        m(tg.ones(1, 3)).sum().backward()
+        params, grad = list(m.parameters()), m.scale.grad.tolist()
+        assert m.to(cuda) is m
+        assert all(a is b for a, b in zip(m.parameters(), params, strict=True))
+        moved = [*params, *m.buffers(), *(p.grad for p in params)]
+        assert {x.device for x in moved} == {cuda}
+        assert m.scale.grad.tolist() == grad
+        assert m(tg.ones(1, 3, device=cuda)).device == cuda
+        assert {x.device for x in (*m.cpu().cuda(0).parameters(),)} == {cuda}
+
+    def test_gradients_accumulate_after_a_conversion(self):
+        m = nn.Linear(2, 1, bias=False)
+        for dtype in (tg.float32, tg.float64):
+            m.to(dtype)(tg.ones(1, 2, dtype=dtype)).sum().backward()
+        assert m.weight.grad.dtype == tg.float64
+        assert m.weight.grad.tolist() == [[2, 2]]
 
     def test_to_the_same_dtype_keeps_the_memory(self):
         m = nn.Linear(2, 2)

@@ -9,7 +9,7 @@ import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn import nn
-from tinygrad_bn.errors import ArgumentError, GradientError, ShapeError
+from tinygrad_bn.errors import ArgumentError, BackendError, GradientError, ShapeError
 from tinygrad_bn.nn.utils import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -72,6 +72,14 @@ class TestClipNorm:
             clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
         assert params[0].grad[0].item() == 1
 
+    def test_parameters_on_two_devices(self, cuda):
+        params = with_gradients([3.0]) + [nn.Parameter(tg.zeros(1, dtype=tg.float64, device=cuda))]
+        params[1].grad = tg.tensor([4.0], dtype=tg.float64, device=cuda)
+        total = clip_grad_norm_(params, 1.0)
+        assert (total.item(), total.device) == (5, "cpu")
+        # the 1e-6 beside the norm
+        assert [p.grad.item() for p in params] == pytest.approx([0.6, 0.8], rel=1e-6)
+
     def test_mixed_dtypes(self):
         params = with_gradients([3.0]) + with_gradients([4.0], dtype=tg.float32)
         assert clip_grad_norm_(params, 1.0).item() == 5
@@ -133,6 +141,11 @@ class TestVectors:
         m = nn.Linear(2, 1)
         parameters_to_vector(m.parameters()).square().sum().backward()
         assert np.array_equal(m.weight.grad.numpy(), 2 * m.weight.detach().numpy())
+
+    def test_vectors_on_another_device_are_refused(self, cuda):
+        m = nn.Linear(2, 1)
+        with pytest.raises(BackendError, match="on cpu, got cuda:0"):
+            vector_to_parameters(tg.zeros(3, device=cuda), m.parameters())
 
     def test_vectors_of_other_sizes_change_nothing(self):
         m = nn.Linear(2, 1)

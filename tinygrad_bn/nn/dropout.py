@@ -74,10 +74,13 @@ class Dropout(Module):
     Parameters
     ----------
     p : the probability of an element to be set to zero; the others are divided by 1 - p.
+    inplace : accepted, and without effect: results are the same.
     generator : where the masks are drawn; the default generator if none.
     """
 
-    def __init__(self, p: float = 0.5, *, generator: Generator | None = None) -> None:
+    def __init__(
+        self, p: float = 0.5, inplace: bool = False, *, generator: Generator | None = None
+    ) -> None:
         super().__init__()
         require_probability(p)
         self.p, self.generator = p, generator

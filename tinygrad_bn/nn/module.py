@@ -136,9 +136,14 @@ class Module(Parts):
             dtype = as_dtype(dtype)
             if not is_floating(dtype):
                 raise DtypeError(f"expected a floating dtype for a module, got {dtype}")
-        for tensor in (*self.parameters(), *self.buffers()):
-            convert(tensor, dtype, device)
+        for module in self.modules():
+            module._convert(dtype, device)
         return self
+
+    def _convert(self, dtype: Any, device: object) -> None:
+        """Convert the parts that are this module's own; a subclass may keep some of them wide."""
+        for tensor in (*self.parameters(recurse=False), *self.buffers(recurse=False)):
+            convert(tensor, dtype, device)
 
     def cpu(self) -> Self:
         """Move all parts into this machine's memory."""
