@@ -181,7 +181,7 @@ class CupyBackend:
         self.array_type: type = cupy.ndarray
         self.guard: Any = Current(index)
         self.xp = vocabulary()
-        self.kernels: Mapping[str, Kernel] = {}
+        self.kernels: Mapping[str, Kernel | None] = {}
 
     def require_here(self, array: Array) -> None:
         """Refuse an array of another device, which CuPy would read across the bus.
@@ -344,6 +344,8 @@ def backend(index: int = 0) -> Backend:
     """
     count = count_devices()
     if not 0 <= index < count:
-        known = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-        raise BackendError(f"expected one of the {count} CUDA devices, {known}, got cuda:{index}")
+        known = (
+            "the only CUDA device is cuda:0" if count == 1 else f"there are {count} CUDA devices"
+        )
+        raise BackendError(f"{known}, got cuda:{index}")
     return CupyBackend(index)

@@ -79,6 +79,7 @@ EXTRAS: Mapping[str, Callable[..., Any]] = {
     "erfinv": special("erfinv"),
     "sigmoid": sigmoid,
     "astype": astype,
+    "clip": in_float32(np.clip, ("bfloat16",)),  # which NumPy would widen
     "contiguous": contiguous,
     "add_at": add_at,
     "add_along_axis": add_along_axis,

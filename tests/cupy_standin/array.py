@@ -11,6 +11,9 @@ import numpy as np
 from .gpus import Device, current_device, traffic
 from .record import names, signature
 
+KDL_CUDA = 2
+"""DLPack's number for memory of a CUDA device."""
+
 NO_CONVERSION = (
     "Implicit conversion to a NumPy array is not allowed. "
     "Please use `.get()` to construct a NumPy array explicitly."
@@ -137,6 +140,12 @@ class ndarray:
 
     def __reduce__(self) -> Any:
         return from_host, (self.get(),)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self  # a capsule would let NumPy read it
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return KDL_CUDA, self._device
 
     def copy(self, order: str = "C") -> Any:
         return wrap(np.array(self._a, order=order))  # type: ignore[call-overload]
@@ -266,5 +275,5 @@ def method(name: str) -> Callable[..., Any]:
     return run
 
 
-for _name in ("all", "any", "astype", "ravel", "squeeze", "swapaxes", "view"):
+for _name in ("all", "any", "astype", "flatten", "ravel", "repeat", "squeeze", "swapaxes", "view"):
     setattr(ndarray, _name, method(_name))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .array import SilentOnGPU, from_host, host_of, ndarray, wrap
+from .array import KDL_CUDA, SilentOnGPU, from_host, host_of, ndarray, view_of, wrap
 from .gpus import traffic
 from .record import signature
 from .ufuncs import UFUNCS
@@ -112,6 +112,13 @@ def asnumpy(
     return a.get(stream, order, out) if isinstance(a, ndarray) else np.asarray(a)
 
 
+def from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> Any:
+    if array.__dlpack_device__()[0] != KDL_CUDA:
+        raise TypeError("CPU arrays cannot be directly imported to CuPy.")
+    capsule = array.__dlpack__(stream=1)
+    return view_of(capsule, capsule._a)
+
+
 def reshape(a: ndarray, newshape: Any, order: str = "C", *, copy: Any = None) -> Any:
     return a.reshape(newshape, order=order)
 
@@ -203,7 +210,7 @@ def scatter_add(a: ndarray, slices: Any, value: Any) -> None:
 
 
 OWN = (
-    array, asarray, ascontiguousarray, asnumpy, reshape, clip, round, where, nonzero,
+    array, from_dlpack, asarray, ascontiguousarray, asnumpy, reshape, clip, round, where, nonzero,
     take_along_axis, copyto, may_share_memory, get_array_module,
 )  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {

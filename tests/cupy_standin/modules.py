@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +29,7 @@ class StandIn(ModuleType):
     def __init__(self, name: str, record: frozenset[str], content: dict[str, Any]) -> None:
         super().__init__(name, "A stand-in without a GPU.")
         self.__path__: list[str] = []  # a package, so that `import cupyx.scipy.special` finds it
+        self.__spec__ = ModuleSpec(name, None, is_package=True)
         self.__dict__.update(content)
         self._record = record
 

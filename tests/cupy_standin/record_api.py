@@ -1,6 +1,6 @@
 """Record what the real CuPy offers, so that the stand-in can refuse everything else.
 
-Run where CuPy is installed, a GPU is not needed: ``python tests/cupy_standin/record_api.py``
+Run where CuPy is installed, without a GPU too: ``python -m tests.cupy_standin.record_api``
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def record() -> dict[str, Any]:
     functions = {n: getattr(cupy, n) for n in dir(cupy) if not n.startswith("_")}
     methods = {n: getattr(cupy.ndarray, n) for n in dir(cupy.ndarray) if not n.startswith("_")}
     runtime = {n: getattr(cupy.cuda.runtime, n) for n in dir(cupy.cuda.runtime) if n[0].islower()}
-    plain = {n: f for n, f in functions.items() if inspect.isfunction(f)}
+    plain = {n: f for n, f in functions.items() if inspect.isroutine(f)}
     called = {n: f for n, f in methods.items() if callable(f)}
     drive = {n: f for n, f in runtime.items() if callable(f) and n.startswith(("get", "set"))}
     return {
