@@ -24,7 +24,7 @@ def adadelta_update(
     eps: Array,
     weight_decay: Array | None,
 ) -> tuple[Array, Array, Array]:
-    """One step along the gradient, in units of the root mean square of the steps over that of the gradients."""
+    """One step along the gradient, scaled by the root mean square of steps over that of gradients."""
     xp, to = backend.xp, rounding(backend, param)
     param, grad = to(param), to(grad)
     grad = with_l2(to, param, grad, weight_decay)
@@ -35,7 +35,7 @@ def adadelta_update(
 
 
 class Adadelta(FlatOptimizer):
-    """Adadelta: Δ = g √(u + ε) / √(v + ε), where v averages g² and u averages Δ²; param ← param - lr Δ.
+    """Adadelta: param ← param - lr Δ, Δ = g √(u + ε) / √(v + ε); v averages g², and u averages Δ².
 
     Parameters
     ----------

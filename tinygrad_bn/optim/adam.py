@@ -28,7 +28,7 @@ def adam_update(
     *,
     decoupled: bool,
 ) -> tuple[Array, Array, Array, Array | None]:
-    """One step along the mean gradient, each element divided by its root mean square, or the greatest so far."""
+    """One step along the mean gradient over its root mean square, or over the greatest so far."""
     xp, to = backend.xp, rounding(backend, param)
     param, grad = with_decay(to, to(param), to(grad), lr, weight_decay, decoupled)
     exp_avg = average(to, exp_avg, grad, beta1)
@@ -48,13 +48,15 @@ class Adam(FlatOptimizer):
     Parameters
     ----------
     lr, betas, eps : the learning rate, (β₁, β₂) and ε.
-    weight_decay : λ of the penalty λ/2 ‖param‖², or of decoupled decay with ``decoupled_weight_decay``.
+    weight_decay : λ of the penalty λ/2 ‖param‖², or of decoupled decay with
+        ``decoupled_weight_decay``.
     amsgrad : divide by the greatest v so far.
     maximize : climb instead of descending.
 
     References
     ----------
-    Kingma & Ba (2015), arXiv:1412.6980, algorithm 1. Reddi, Kale & Kumar (2018), arXiv:1904.09237, for AMSGrad.
+    Kingma & Ba (2015), arXiv:1412.6980, algorithm 1. Reddi, Kale & Kumar (2018), arXiv:1904.09237,
+    for AMSGrad.
     """
 
     slots = ("exp_avg", "exp_avg_sq")
@@ -104,7 +106,7 @@ class Adam(FlatOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with weight decay that the division by √v̂ does not touch: param ← (1 - lr λ) param before each step.
+    """Adam after param ← (1 - lr λ) param: weight decay that no division by √v̂ touches.
 
     References
     ----------

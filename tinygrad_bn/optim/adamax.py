@@ -35,7 +35,7 @@ def adamax_update(
 
 
 class Adamax(FlatOptimizer):
-    """Adamax: u ← max(β₂ u, |g| + ε), param ← param - lr m̂ / u, with Adam's mean m̂ of the gradients.
+    """Adamax: u ← max(β₂ u, |g| + ε), param ← param - lr m̂ / u, with m̂ as in Adam.
 
     Parameters
     ----------

@@ -45,15 +45,18 @@ class AveragedModel(Module):
     model : what is copied; it goes on training.
     device : where the averages are; by default, where the model is.
     avg_fn : how to average; `get_swa_avg_fn` by default.
-    use_buffers : average floating buffers too, instead of copying them; for batch norm's running statistics.
+    use_buffers : average floating buffers too, instead of copying them; for batch norm's running
+        statistics.
 
     Notes
     -----
-    After plain averaging batch norm's statistics belong to none of the averaged models: estimate them anew.
+    After plain averaging batch norm's statistics belong to none of the averaged models: estimate
+    them anew.
 
     References
     ----------
-    Izmailov, Podoprikhin, Garipov, Vetrov & Wilson (2018), arXiv:1803.05407. Polyak & Juditsky (1992).
+    Izmailov, Podoprikhin, Garipov, Vetrov & Wilson (2018), arXiv:1803.05407. Polyak & Juditsky
+    (1992).
     """
 
     def __init__(

@@ -11,8 +11,8 @@ from tinygrad_bn.tensor import Parameter
 def param_groups(model: Module, weight_decay: float = 1e-2) -> list[Group]:
     """The parameters of a model in two groups: those that decay, and those to be spared.
 
-    Spared are the parameters of normalization modules, whatever their shape, and all vectors and scalars: biases and
-    scales, which decay would pull away from what they are for.
+    Spared are the parameters of normalization modules, whatever their shape, and all vectors and
+    scalars: biases and scales, which decay would pull away from what they are for.
 
     Returns
     -------

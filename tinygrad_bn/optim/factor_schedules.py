@@ -136,7 +136,7 @@ class CosineAnnealingLR(FactorLR):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """To ``eta_min`` along half a cosine wave, again and again, each wave ``T_mult`` times as long as the last.
+    """To ``eta_min`` along half a cosine wave, again and again, ever ``T_mult`` times as slowly.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Parameters laid side by side: one buffer of values, one of gradients, one for each kind of state."""
+"""Parameters side by side: a buffer of values, one of gradients, one for each kind of state."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ def working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 class Bucket:
     """The parameters of one group that share a dtype and a device.
 
-    Their arrays become views of ``values``, and their gradients are written to views of ``grads``; each begins on
-    its own cache line. Tensors that shared a parameter's memory before keep the old memory.
+    Their arrays become views of ``values``, and their gradients are written to views of ``grads``;
+    each begins on its own cache line. Tensors that shared a parameter's memory before keep the old
+    memory.
 
     Attributes
     ----------
     group : the options.
-    params, views, slots : the parameters, and for each the memory of its values and of its gradient.
+    params, views, slots : the parameters, and for each the memory of its values and of its
+        gradient.
     bounds : where each begins and ends in the buffers.
     runs : the parts that are updated at once.
     """
@@ -78,7 +80,7 @@ class Bucket:
         ]
 
     def arrange(self, entries: Sequence[Mapping[str, Any]], counters: Collection[str]) -> None:
-        """Form the runs from each parameter's saved state; a name in ``counters`` is a number, the others are slots."""
+        """Form the runs from each parameter's saved state; ``counters`` names what is one number."""
         edges = [
             i
             for i in range(1, len(entries))
@@ -104,7 +106,7 @@ class Bucket:
         return self.buffers[name]
 
     def number(self, name: str, value: Any) -> Array:
-        """An option as a 0-d array, always the same one, so that a replayed step sees the option change."""
+        """An option as a 0-d array, always the same, so that a replayed step sees it change."""
         known = self.numbers.get(name)
         if known is not None and known[0] == value:
             return known[1]
@@ -148,7 +150,7 @@ class Bucket:
                 raise DtypeError(f"expected a gradient of {self.dtype}, got {grad.dtype}")
 
     def gather(self) -> list[bool]:
-        """Bring into the buffers what was bound to other memory; which parameters have a gradient."""
+        """Bring home what was bound to other memory; say which parameters have a gradient."""
         present = []
         for i, p in enumerate(self.params):
             view, slot, grad = self.views[i], self.slots[i], p._grad
@@ -163,7 +165,7 @@ class Bucket:
         return present
 
     def due(self, present: list[bool]) -> list[Run]:
-        """The runs to update: those whose parameters all have a gradient, after splitting those where only some have."""
+        """The runs with gradients, after splitting those where only some parameters have one."""
         if all(present):
             return self.runs
         self.runs = [part for run in self.runs for part in run.split(present)]
@@ -173,8 +175,8 @@ class Bucket:
 class Run:
     """Neighbours in a bucket that have always been updated together, and so share their counters.
 
-    ``param``, ``grad`` and the state are one flat array each; in a bucket whose parameters are updated
-    ``separately`` a run is one parameter, in its own shape.
+    ``param``, ``grad`` and the state are one flat array each; in a bucket whose parameters are
+    updated ``separately`` a run is one parameter, in its own shape.
     """
 
     def __init__(self, bucket: Bucket, start: int, stop: int) -> None:
@@ -195,7 +197,7 @@ class Run:
         return flat
 
     def split(self, present: list[bool]) -> list[Run]:
-        """The longest parts in which all parameters have a gradient, or none has; each counts for itself from now."""
+        """The longest parts in which all have a gradient, or none; each counts for itself from now."""
         edges = [i for i in range(self.start + 1, self.stop) if present[i] is not present[i - 1]]
         if not edges:
             return [self]
@@ -208,7 +210,7 @@ class Run:
         return parts
 
     def number(self, name: str, value: Any = None) -> Array:
-        """An option of the group as a 0-d array of float64; ``value`` where the option is not a number itself."""
+        """An option of the group, or ``value`` under its name, as a 0-d array of float64."""
         return self.bucket.number(name, self.group[name] if value is None else value)
 
     def optional(self, name: str) -> Array | None:
@@ -245,8 +247,8 @@ class Run:
     ) -> None:
         """Replace the parameters and the named state by what ``kernel`` makes of them.
 
-        The kernel gets the parameters, the gradient, the state (None where the options need none of a kind) and
-        ``numbers``; it returns the new parameters and the new state.
+        The kernel gets the parameters, the gradient, the state (None where the options need none
+        of a kind) and ``numbers``; it returns the new parameters and the new state.
         """
         state = [None if name is None else self.slot(name) for name in slots]
         grad = -self.grad if self.group.get("maximize") else self.grad

@@ -16,14 +16,16 @@ from tinygrad_bn.tensor import Tensor
 class FlatOptimizer(Optimizer):
     """An optimizer whose rule treats all elements, or each parameter, alike.
 
-    A subclass declares its state and writes ``update``, which calls one kernel point for a run of parameters.
-    Parameters, gradients and state lie in one buffer each, per group, dtype and device (see `flat.Bucket`).
+    A subclass declares its state and writes ``update``, which calls one kernel point for a run of
+    parameters. Parameters, gradients and state lie in one buffer each, per group, dtype and device
+    (see `flat.Bucket`).
 
     Notes
     -----
-    Parameters keep their shapes, but move to other memory when the optimizer is made, and tensors that shared the
-    old memory do not see them change. ``p.grad`` is a window on the buffer of gradients: ``clone()`` it to keep it
-    beyond the next backward pass. State of 16-bit parameters is float32 (PyTorch keeps it in 16 bits).
+    Parameters keep their shapes, but move to other memory when the optimizer is made, and tensors
+    that shared the old memory do not see them change. ``p.grad`` is a window on the buffer of
+    gradients: ``clone()`` it to keep it beyond the next backward pass. State of 16-bit parameters
+    is float32 (PyTorch keeps it in 16 bits).
     """
 
     counters: ClassVar[tuple[str, ...]] = ("step",)
@@ -67,7 +69,7 @@ class FlatOptimizer(Optimizer):
         return buckets
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Change the parameters once, by their gradients; those without a gradient stay, and so does their state.
+        """Change the parameters once; those without a gradient stay, and so does their state.
 
         Parameters
         ----------
@@ -76,7 +78,8 @@ class FlatOptimizer(Optimizer):
         Raises
         ------
         ShapeError, DtypeError
-            For a gradient that is not of its parameter's shape, dtype and device; nothing is changed then.
+            For a gradient that is not of its parameter's shape, dtype and device; nothing is
+            changed then.
         """
         loss = evaluated(closure)
         for bucket in self._settled():
@@ -86,7 +89,7 @@ class FlatOptimizer(Optimizer):
         return loss
 
     def _settled(self) -> list[Bucket]:
-        """All buckets, laid out again where parameters no longer lie as they did; their gradients are checked."""
+        """All buckets, with gradients checked, laid out again where parameters do not fit any more."""
         for number, group in enumerate(self.param_groups):
             buckets = self._buckets[number]
             if not all(bucket.fits() for bucket in buckets) or self._regrouped(group, buckets):
@@ -108,7 +111,7 @@ class FlatOptimizer(Optimizer):
 
     @property
     def state(self) -> MutableMapping[Any, Any]:
-        """What is kept between steps, by parameter: its tensors can be written to, but not exchanged."""
+        """What is kept between steps, by parameter: to be written to, but not exchanged."""
         state = {}
         for p, entry in self._entries([b for buckets in self._buckets for b in buckets]).items():
             public = {name: p.wrap_like(array) for name, array in entry.items() if name[0] != "_"}
@@ -139,7 +142,8 @@ class FlatOptimizer(Optimizer):
         required = {name for name in (*self.counters, *self.slots) if name[0] != "_"}
         if not set(entry) <= set(known) or not required <= set(entry):
             raise StateError(
-                f"expected the state of {type(self).__name__}, {sorted(required)}, got {sorted(entry)}"
+                f"expected {sorted(required)}, the state of {type(self).__name__}, "
+                f"got {sorted(entry)}"
             )
         arrays: dict[str, Any] = {}
         for name in known:

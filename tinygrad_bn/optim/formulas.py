@@ -13,8 +13,9 @@ Rounding = Callable[[Array], Array]
 def rounding(backend: Backend, param: Array) -> Rounding:
     """What brings numbers and arrays into the dtype in which ``param`` is updated.
 
-    Options and counters come in as 0-d arrays of float64: a rule computes with them as they are, for 1 - β₂ = 0.001
-    would lose four digits in float32, and rounds the result once, so that it does not widen the large arrays.
+    Options and counters come in as 0-d arrays of float64: a rule computes with them as they are,
+    for 1 - β₂ = 0.001 would lose four digits in float32, and rounds the result once, so that it
+    does not widen the large arrays.
     """
     dtype = working_dtype(param.dtype)
     xp = backend.xp
@@ -31,7 +32,7 @@ def with_l2(to: Rounding, param: Array, grad: Array, weight_decay: Array | None)
 
 
 def decayed(to: Rounding, param: Array, lr: Array, weight_decay: Array | None) -> Array:
-    """The parameter after decoupled weight decay, (1 - lr λ) param (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    """The parameter after decoupled weight decay, (1 - lr λ) param (arXiv:1711.05101)."""
     return param if weight_decay is None else to(1 - lr * weight_decay) * param
 
 

@@ -40,7 +40,7 @@ def lamb_update(
 
 
 class LAMB(FlatOptimizer):
-    """LAMB: u = m̂ / (√v̂ + ε) + λ param, param ← param - lr (‖param‖ / ‖u‖) u, for each parameter by itself.
+    """LAMB: param ← param - lr (‖param‖ / ‖u‖) u, u = m̂ / (√v̂ + ε) + λ param, one by one.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ class LAMB(FlatOptimizer):
 
     Notes
     -----
-    φ of the paper is the identity. Where a norm is zero the ratio is 1, so that parameters can leave zero.
+    φ of the paper is the identity. Where a norm is zero the ratio is 1, so that parameters can
+    leave zero.
 
     References
     ----------

@@ -36,7 +36,7 @@ def lars_update(
 
 
 class LARS(FlatOptimizer):
-    """LARS: v ← μ v + lr κ (g + λ param), param ← param - v, κ = η ‖param‖ / (‖g‖ + λ ‖param‖) for each parameter.
+    """LARS: v ← μ v + lr κ (g + λ param), param ← param - v; κ = η ‖param‖ / (‖g‖ + λ ‖param‖).
 
     Parameters
     ----------

@@ -21,15 +21,17 @@ from tinygrad_bn.tensor import Tensor
 
 
 class LBFGS(Optimizer):
-    """L-BFGS: steps along -H g, where H approximates the inverse Hessian from the last steps and gradients.
+    """L-BFGS: steps along -H g, where the last steps and gradients approximate the inverse Hessian H.
 
-    Each ``step(closure)`` makes up to ``max_iter`` iterations; the closure clears the gradients, computes the loss
-    and its gradients, and returns it. There is one group of parameters, of one dtype and on one device.
+    Each ``step(closure)`` makes up to ``max_iter`` iterations; the closure clears the gradients,
+    computes the loss and its gradients, and returns it. There is one group of parameters, of one
+    dtype and on one device.
 
     Parameters
     ----------
     lr : the length of a step; with a line search, where it begins.
-    max_iter, max_eval : the most iterations, and evaluations of the closure (1.25 ``max_iter`` by default), a step.
+    max_iter, max_eval : the most iterations, and evaluations of the closure (1.25 ``max_iter`` by
+        default), a step.
     tolerance_grad : stop when no element of the gradient exceeds it.
     tolerance_change : stop when neither the loss nor a parameter changes by more.
     history_size : how many steps are remembered.
@@ -37,7 +39,8 @@ class LBFGS(Optimizer):
 
     References
     ----------
-    Nocedal & Wright (2006), Numerical Optimization, algorithms 7.4, 7.5 (L-BFGS), 3.5 and 3.6 (line search).
+    Nocedal & Wright (2006), Numerical Optimization, algorithms 7.4, 7.5 (L-BFGS), 3.5 and 3.6
+    (line search).
     """
 
     def __init__(

@@ -18,9 +18,10 @@ ADJUSTMENTS = (None, "original", "match_rms_adamw")
 def orthogonalised(
     backend: Backend, x: Array, coefficients: tuple[float, float, float], eps: Array, steps: int
 ) -> Array:
-    """A matrix with the singular vectors of x (n, m) and singular values near 1, by Newton–Schulz iteration.
+    """The matrix with x's singular vectors and singular values near 1, by Newton–Schulz iteration.
 
-    X ← a X + (b A + c A²) X with A = X Xᵀ; the quintic a s + b s³ + c s⁵ drives every singular value s towards 1.
+    X ← a X + (b A + c A²) X with A = X Xᵀ; the quintic a s + b s³ + c s⁵ drives every singular
+    value s towards 1.
     """
     xp = backend.xp
     a, b, c = coefficients
@@ -60,26 +61,30 @@ def muon_update(
 
 
 class Muon(FlatOptimizer):
-    """Muon: b ← μ b + (1 - μ) g, param ← (1 - lr λ) param - lr ρ NS(b), for the matrices of hidden layers.
+    """Muon: b ← μ b + (1 - μ) g, param ← (1 - lr λ) param - lr ρ NS(b); for hidden matrices.
 
-    NS replaces the singular values by ones, nearly. Vectors, embeddings and output layers are AdamW's.
+    NS replaces the singular values by ones, nearly. Vectors, embeddings and output layers are
+    AdamW's.
 
     Parameters
     ----------
     lr, weight_decay, momentum : lr, the decoupled λ, and μ.
     nesterov : orthogonalise μ b + (1 - μ) g instead of b.
     ns_coefficients, eps, ns_steps : of the Newton–Schulz iteration; ε bounds the norm from below.
-    adjust_lr_fn : ρ for an (n, m) matrix: √max(1, n / m) for ``"original"`` or None, 0.2 √max(n, m) for
+    adjust_lr_fn : ρ for an (n, m) matrix: √max(1, n / m) for ``"original"`` or None, 0.2 √max(n,
+        m) for
         ``"match_rms_adamw"``.
 
     Notes
     -----
-    The iteration runs in the parameter's precision, but at least in float32; PyTorch's runs in bfloat16.
+    The iteration runs in the parameter's precision, but at least in float32; PyTorch's runs in
+    bfloat16.
 
     References
     ----------
-    Jordan et al. (2024), Muon: An optimizer for hidden layers in neural networks, kellerjordan.github.io/posts/muon.
-    Liu, Su et al. (2025), arXiv:2502.16982, for ``"match_rms_adamw"``.
+    Jordan et al. (2024), Muon: An optimizer for hidden layers in neural networks,
+    kellerjordan.github.io/posts/muon. Liu, Su et al. (2025), arXiv:2502.16982, for
+    ``"match_rms_adamw"``.
     """
 
     counters = ()

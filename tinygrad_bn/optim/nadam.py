@@ -30,7 +30,7 @@ def nadam_update(
     *,
     decoupled: bool,
 ) -> tuple[Array, Array, Array]:
-    """One step along the mean gradient as it will be after the next, divided by its root mean square."""
+    """One step along the mean gradient to come, divided by its root mean square."""
     xp, to = backend.xp, rounding(backend, param)
     param, grad = with_decay(to, to(param), to(grad), lr, weight_decay, decoupled)
     exp_avg = average(to, exp_avg, grad, beta1)
@@ -44,12 +44,14 @@ def nadam_update(
 class NAdam(FlatOptimizer):
     """Adam whose mean gradient looks one step ahead.
 
-    m̂ = μₜ₊₁ m / (1 - ∏μ up to t + 1) + (1 - μₜ) g / (1 - ∏μ up to t), with μₜ = β₁ (1 - 0.96^(t ψ) / 2).
+    m̂ = μₜ₊₁ m / (1 - ∏μ up to t + 1) + (1 - μₜ) g / (1 - ∏μ up to t), with μₜ = β₁ (1 - 0.96^(t
+    ψ) / 2).
 
     Parameters
     ----------
     lr, betas, eps : as in Adam.
-    weight_decay : λ of the penalty λ/2 ‖param‖², or of decoupled decay with ``decoupled_weight_decay``.
+    weight_decay : λ of the penalty λ/2 ‖param‖², or of decoupled decay with
+        ``decoupled_weight_decay``.
     momentum_decay : ψ.
     maximize : climb instead of descending.
 

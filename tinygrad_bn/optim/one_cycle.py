@@ -11,19 +11,22 @@ from tinygrad_bn.optim.scheduler import LRScheduler, for_each_group, require_opt
 
 
 class OneCycleLR(LRScheduler):
-    """The learning rate up to ``max_lr`` and down to almost nothing, the momentum down and up; once.
+    """Once up to ``max_lr`` and down to almost nothing, and with the momentum down and up.
 
     ``step()`` is called after every batch.
 
     Parameters
     ----------
     max_lr : the peak; one value, or one for each group.
-    total_steps, epochs, steps_per_epoch : the length of the cycle in batches, or the two factors of it.
+    total_steps, epochs, steps_per_epoch : the length of the cycle in batches, or the two factors
+        of it.
     pct_start : the share of the cycle in which the learning rate rises.
     anneal_strategy : along which curve, ``"cos"`` or ``"linear"``.
-    cycle_momentum, base_momentum, max_momentum : whether the momentum, or β₁, moves the other way, and between
+    cycle_momentum, base_momentum, max_momentum : whether the momentum, or β₁, moves the other way,
+        and between
         which values.
-    div_factor, final_div_factor : max_lr / div_factor is where the cycle begins; that over final_div_factor, where
+    div_factor, final_div_factor : max_lr / div_factor is where the cycle begins; that over
+        final_div_factor, where
         it ends.
     three_phase : come down to the beginning as fast as up, and only then to the end.
 

@@ -24,12 +24,13 @@ ELSEWHERE = ("foreach", "fused", "capturable", "differentiable")
 class Optimizer:
     """Changes parameters so that a loss falls; the base class of all optimizers.
 
-    A subclass writes ``step`` and keeps what it needs between steps in ``state[parameter]``, as in PyTorch;
-    or it derives from `FlatOptimizer`, which updates many parameters at once.
+    A subclass writes ``step`` and keeps what it needs between steps in ``state[parameter]``, as in
+    PyTorch; or it derives from `FlatOptimizer`, which updates many parameters at once.
 
     Parameters
     ----------
-    params : the parameters, (name, parameter) pairs, or dicts of a group's ``"params"`` and its own options.
+    params : the parameters, (name, parameter) pairs, or dicts of a group's ``"params"`` and its
+        own options.
     defaults : the options of groups that do not name them.
 
     Raises
@@ -106,7 +107,8 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """The state and the options, with parameters as their numbers, laid out as PyTorch's.
 
-        The tensors are the living ones, which later steps change: save or ``copy.deepcopy`` them to keep them.
+        The tensors are the living ones, which later steps change: save or ``copy.deepcopy`` them
+        to keep them.
         """
         numbers = {p: number for number, p in enumerate(self._parameters())}
         groups = [
@@ -120,7 +122,7 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a state that an optimizer over parameters of these shapes had, PyTorch's or this library's.
+        """Go on from the state of an optimizer over such parameters, PyTorch's or this library's.
 
         Raises
         ------

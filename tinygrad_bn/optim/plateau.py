@@ -18,7 +18,8 @@ class ReduceLROnPlateau(LRScheduler):
     mode : whether less (``"min"``) or more (``"max"``) is better.
     factor : by which the learning rate is multiplied; below 1.
     patience : how many epochs without improvement are borne.
-    threshold, threshold_mode : by how much the metric must change to be better: by that share of the best one
+    threshold, threshold_mode : by how much the metric must change to be better: by that share of
+        the best one
         (``"rel"``), or by that (``"abs"``).
     cooldown : for how many epochs after a reduction nothing is counted.
     min_lr : the least learning rate; one, or one for each group.

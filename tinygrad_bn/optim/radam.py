@@ -27,7 +27,7 @@ def radam_update(
     *,
     decoupled: bool,
 ) -> tuple[Array, Array, Array]:
-    """One step along the mean gradient; divided by its root mean square once that is known well enough."""
+    """One step along the mean gradient, divided by its root mean square once that is known well."""
     xp, to = backend.xp, rounding(backend, param)
     param, grad = with_decay(to, to(param), to(grad), lr, weight_decay, decoupled)
     exp_avg = average(to, exp_avg, grad, beta1)
@@ -49,19 +49,22 @@ def radam_update(
 
 
 class RAdam(FlatOptimizer):
-    """Adam that steps along m̂ alone until ρₜ, the length of the average v, exceeds 5; then r m̂ / (√v̂ + ε).
+    """Adam that steps along m̂ until ρₜ, the length of the average v, exceeds 5; then r m̂ / (√v̂ + ε).
 
-    ρₜ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ), ρ∞ = 2 / (1 - β₂) - 1, r² = (ρₜ - 4) (ρₜ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρₜ).
+    ρₜ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ), ρ∞ = 2 / (1 - β₂) - 1, r² = (ρₜ - 4) (ρₜ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞
+    - 2) ρₜ).
 
     Parameters
     ----------
     lr, betas, eps : as in Adam.
-    weight_decay : λ of the penalty λ/2 ‖param‖², or of decoupled decay with ``decoupled_weight_decay``.
+    weight_decay : λ of the penalty λ/2 ‖param‖², or of decoupled decay with
+        ``decoupled_weight_decay``.
     maximize : climb instead of descending.
 
     References
     ----------
-    Liu, Jiang, He, Chen, Liu, Gao & Han (2020), arXiv:1908.03265, algorithm 2; the threshold is 5, as in their code.
+    Liu, Jiang, He, Chen, Liu, Gao & Han (2020), arXiv:1908.03265, algorithm 2; the threshold is 5,
+    as in their code.
     """
 
     slots = ("exp_avg", "exp_avg_sq")

@@ -25,7 +25,7 @@ def rmsprop_update(
     momentum: Array,
     weight_decay: Array | None,
 ) -> tuple[Array, Array, Array | None, Array | None]:
-    """One step along the gradient, or its running sum, divided by the root mean square or standard deviation."""
+    """One step along the gradient over its root mean square or standard deviation, or their sum."""
     xp, to = backend.xp, rounding(backend, param)
     param, grad = to(param), to(grad)
     grad = with_l2(to, param, grad, weight_decay)
@@ -53,7 +53,8 @@ class RMSprop(FlatOptimizer):
 
     References
     ----------
-    Tieleman & Hinton (2012), lecture 6.5. Graves (2013), arXiv:1308.0850, eq. 38-41, for the centered form.
+    Tieleman & Hinton (2012), lecture 6.5. Graves (2013), arXiv:1308.0850, eq. 38-41, for the
+    centered form.
     """
 
     slots = ("square_avg",)

@@ -65,11 +65,12 @@ def schedule_free_adamw_update(
 
 
 class ScheduleFree(FlatOptimizer):
-    """What both have: three sequences, of which the parameters hold y in training and x in evaluation.
+    """What both have: three sequences; parameters hold y in training and x in evaluation.
 
-    Gradients are taken at y = (1 - β) z + β x; z takes the steps; x is the average of the z, weighted by the squared
-    learning rates, and the result. Call ``train()`` before training, which is the initial mode, and ``eval()``
-    before evaluating or saving the parameters; batch norm's statistics then need to be estimated anew at x.
+    Gradients are taken at y = (1 - β) z + β x; z takes the steps; x is the average of the z,
+    weighted by the squared learning rates, and the result. Call ``train()`` before training, which
+    is the initial mode, and ``eval()`` before evaluating or saving the parameters; batch norm's
+    statistics then need to be estimated anew at x.
     """
 
     counters = ("step", "weight_sum")
@@ -177,7 +178,7 @@ class SGDScheduleFree(ScheduleFree):
 
 
 class AdamWScheduleFree(ScheduleFree):
-    """z ← z - lr (√(1 - β₂ᵗ) g / (√v + ε) + λ y), with g at y = (1 - β₁) z + β₁ x, and x the average of the z.
+    """z ← z - lrₜ (g / (√v + ε) + λ y), g at y = (1 - β₁) z + β₁ x; x averages the z, lrₜ = lr √(1 - β₂ᵗ).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What every learning-rate schedule has: a count of epochs, and a learning rate for each group at each of them."""
+"""What every schedule has: a count of epochs, and for each of them the groups' learning rates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from tinygrad_bn.optim.optimizer import Optimizer
 
 
 class LRScheduler:
-    """Sets the learning rates of an optimizer's groups, epoch by epoch; ``step()`` begins the next epoch.
+    """Sets the learning rates of an optimizer's groups; ``step()`` begins the next epoch.
 
     Parameters
     ----------
-    optimizer : whose groups get the learning rates; what they have at first is their ``initial_lr``.
+    optimizer : whose groups get the learning rates; what they have at first is their
+        ``initial_lr``.
     last_epoch : the last epoch that has been run; -1 to begin.
 
     Raises

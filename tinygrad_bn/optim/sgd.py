@@ -59,7 +59,8 @@ class SGD(FlatOptimizer):
 
     References
     ----------
-    Sutskever, Martens, Dahl & Hinton (2013), On the importance of initialization and momentum in deep learning.
+    Sutskever, Martens, Dahl & Hinton (2013), On the importance of initialization and momentum in
+    deep learning.
     """
 
     counters = ("_updates",)
