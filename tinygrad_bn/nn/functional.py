@@ -50,7 +50,9 @@ from tinygrad_bn.ops.piecewise import (
     softshrink,
     threshold,
 )
+from tinygrad_bn.ops.placement import one_hot
 from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
+from tinygrad_bn.ops.rearrange import pad
 from tinygrad_bn.ops.unary import sigmoid, tanh
 
 __all__ = [
@@ -86,6 +88,8 @@ __all__ = [
     "mish",
     "mse_loss",
     "nll_loss",
+    "one_hot",
+    "pad",
     "poisson_nll_loss",
     "prelu",
     "relu",

@@ -151,37 +151,31 @@ def scatter(
     gives one to all of them).
     """
     x, i, axis = placed(input, dim, index)
-    xp, backend = x.backend.xp, x.backend
     if src is not None and not isinstance(src, Variable):
         src, value = None, src  # PyTorch takes the value in the place of src too
     if (src is None) == (value is None):
         raise DtypeError("expected either src or value")
-    with backend.guard or nullcontext():
-        ones = xp.ones(i.shape, dtype=np.int64)
-        hit = x.wrap_like(xp.add_along_axis(x.shape, i.array, ones, axis) > 0)
+    hit, won = arrivals(x, i, axis)
     if src is None:
         return reshape(masked_fill(x, hit, value), input.shape)  # type: ignore[arg-type]
-    values = source(x, i, src)
-    chosen = elementwise.where(winners(x, i, axis), values, 0)
-    added = AddAlongAxis.apply(i, chosen, shape=x.shape, axis=axis)
+    kept = elementwise.where(won, source(x, i, src), 0)
+    added = AddAlongAxis.apply(i, kept, shape=x.shape, axis=axis)
     return reshape(elementwise.where(hit, added, x), input.shape)
 
 
-def winners(x: Tensor, i: Tensor, axis: int) -> Tensor:
-    """For each index whether its source is the one that arrives: the last of those that share a place."""
-    backend, xp = x.backend, x.backend.xp
+def arrivals(x: Tensor, i: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Which elements of x the index names, and which of the index's sources arrive there."""
+    backend, xp, shape = x.backend, x.backend.xp, i.shape
     with backend.guard or nullcontext():
-        order = xp.reshape(xp.arange(i.array.size, dtype=np.int64), i.shape)
+        order = xp.reshape(xp.arange(i.array.size, dtype=np.int64), shape)
         grid = [
-            xp.reshape(
-                xp.arange(n, dtype=np.int64), tuple(n if e == d else 1 for e in range(len(i.shape)))
-            )
-            for d, n in enumerate(i.shape)
+            xp.reshape(xp.arange(n, dtype=np.int64), (n,) + (1,) * (len(shape) - 1 - d))
+            for d, n in enumerate(shape)
         ]
         grid[axis] = i.array
-        last = xp.zeros(x.shape, dtype=np.int64)
+        last = xp.full(x.shape, -1, dtype=np.int64)
         last[tuple(grid)] = order
-        return i.wrap_like(last[tuple(grid)] == order)
+        return x.wrap_like(last >= 0), x.wrap_like(last[tuple(grid)] == order)
 
 
 def along(input: Tensor, dim: int, index: Tensor) -> tuple[int, tuple[Any, ...]]:

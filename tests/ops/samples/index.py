@@ -39,7 +39,7 @@ SAMPLES = [
     Sample(
         "scatter",
         lambda t, x, i, y: t.scatter(x, 1, i, y),
-        (normal(3, 4), np.array([[3, 0], [1, 2]]), normal(2, 3)),
+        (normal(3, 4), np.array([[3, 0], [1, 2]]), normal(2, 2)),
     ),
     Sample("scatter", lambda t, x, i: t.scatter(x, 1, i, 0.5), (normal(3, 4), INDEX)),
     Sample("index_select", lambda t, x, i: t.index_select(x, 1, i), (normal(2, 4), PLACES)),
