@@ -11,7 +11,8 @@ LABELS = np.array([2, 0, 3])
 WITH_IGNORED = np.array([2, -100, 3])
 SIGNS = np.array([1, -1, 1, -1])
 
-PROBABILITIES = np.exp(normal(3, 4)) / np.exp(normal(3, 4)).sum(1, keepdims=True)
+SCORES = np.exp(normal(3, 4, seed=1))
+PROBABILITIES = SCORES / SCORES.sum(1, keepdims=True)
 WITHIN = uniform(3, 4, low=0.1, high=0.9)
 
 
@@ -50,13 +51,18 @@ SAMPLES = [
         gradient_inputs=(0, 1),  # PyTorch has none for this weight
         notes="weight",
     ),
-    Sample(
-        "binary_cross_entropy_with_logits",
-        lambda t, x, y, w, p: t.nn.functional.binary_cross_entropy_with_logits(
-            x, y, w, pos_weight=p
-        ),
-        (normal(3, 4), WITHIN, uniform(3, 1), uniform(4)),
-        notes="weights",
+    *(
+        Sample(
+            "binary_cross_entropy_with_logits",
+            lambda t, x, y, w, p: t.nn.functional.binary_cross_entropy_with_logits(
+                x, y, w, pos_weight=p
+            ),
+            (normal(3, 4), WITHIN, uniform(3, 1), uniform(4)),
+            gradient_inputs=chosen,
+            oracle=chosen is not None,  # PyTorch has no gradient of the weights
+            notes=f"weights {chosen or ''}".strip(),
+        )
+        for chosen in ((0, 1), None)
     ),
     *each("cross_entropy", normal(3, 4), LABELS),
     *each("cross_entropy", normal(3, 4), WITH_IGNORED, label_smoothing=0.2, notes="smooth"),
