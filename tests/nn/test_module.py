@@ -1,10 +1,6 @@
-"""Modules: their parts, their state, their dtype and device, and hooks around forward."""
+"""Modules: their parts, their dtype and device, and what they refuse."""
 
 from __future__ import annotations
-
-import copy
-import pickle
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -12,13 +8,10 @@ import pytest
 import tinygrad_bn as tg
 from tinygrad_bn import nn
 from tinygrad_bn.errors import (
-    ArgumentError,
     BackendError,
     DtypeError,
-    GradientError,
     ModuleError,
     StateError,
-    TinygradError,
 )
 
 
@@ -36,11 +29,6 @@ class Scaled(nn.Module):
 
     def forward(self, x: tg.Tensor) -> tg.Tensor:
         return self.inner(x) * self.scale - self.mean
-
-
-class Doubled(nn.Module):
-    def forward(self, x, factor=2.0):
-        return x * factor
 
 
 class TestParts:
@@ -179,119 +167,6 @@ class TestMistakes:
             Scaled().train("yes")
 
 
-class TestStateDict:
-    def test_has_pytorchs_order_and_shares_memory(self):
-        m = Scaled()
-        state = m.state_dict(prefix="net.")
-        assert isinstance(state, OrderedDict)
-        names = ["scale", "mean", "count", "inner.weight", "inner.bias"]
-        assert list(state) == [f"net.{name}" for name in names]
-        assert not any(value.requires_grad for value in state.values())
-        state["net.scale"].overwrite(np.array([5.0, 6.0]))
-        assert m.scale.tolist() == [5, 6]
-
-    def test_loads_in_place(self):
-        source, target = Scaled(), Scaled()
-        kept = {name: value.array for name, value in target.state_dict().items()}
-        result = target.load_state_dict(source.state_dict())
-        assert result == ([], [])
-        assert (result.missing_keys, result.unexpected_keys) == ([], [])
-        for name, value in target.state_dict().items():
-            assert value.array is kept[name]
-            assert np.array_equal(value.numpy(), source.state_dict()[name].numpy())
-        assert target.scale.requires_grad
-
-    def test_takes_numpy_arrays_and_keeps_its_dtypes(self):
-        m = nn.Linear(2, 1)
-        m.load_state_dict({"weight": np.array([[1.0, 2.0]]), "bias": np.array([3])})
-        assert m.weight.dtype == m.bias.dtype == np.float32
-        assert m(tg.ones(2)).tolist() == [6.0]
-
-    def test_everything_that_does_not_fit_is_named_and_nothing_is_changed(self):
-        m = Scaled()
-        before = copy.deepcopy(m.state_dict())
-        state = {k: v + 1 for k, v in before.items()}
-        del state["mean"]
-        state |= {
-            "scale": tg.zeros(3),
-            "inner.bias": [0.0, 0.0],
-            "count": np.array(1.5),
-            "extra": tg.zeros(1),
-        }
-        with pytest.raises(StateError) as caught:
-            m.load_state_dict(state)
-        for line in (
-            "this Scaled",
-            "missing keys: 'mean'",
-            "unexpected keys: 'extra'",
-            "'scale': expected shape (2,), got (3,)",
-            "'inner.bias': expected a tensor or a NumPy array, got list",
-            "'count': expected int64, got float64",
-        ):
-            assert line in str(caught.value)
-        for name, value in m.state_dict().items():
-            assert np.array_equal(value.numpy(), before[name].numpy())
-
-    def test_loads_across_devices(self, cuda):
-        source, target = nn.Linear(2, 2), nn.Linear(2, 2, device=cuda)
-        target.load_state_dict(source.state_dict())
-        assert target.weight.device == cuda
-        assert target.weight.tolist() == source.weight.tolist()
-        source.load_state_dict(target.state_dict())
-        assert source.weight.device == "cpu"
-
-    def test_objects_and_complex_numbers_are_refused(self):
-        m = nn.Linear(1, 1, bias=False)
-        for bad in (np.array([[None]]), np.array([[1j]])):
-            with pytest.raises(StateError, match=f"'weight': expected float32, got {bad.dtype}"):
-                m.load_state_dict({"weight": bad})
-        with pytest.raises(StateError, match="a mapping"):
-            m.load_state_dict([m.weight])
-
-    def test_strict_false_tolerates_other_keys_but_no_other_shapes(self):
-        m = nn.Linear(2, 1)
-        result = m.load_state_dict({"bias": np.ones(1), "x": np.ones(1)}, strict=False)
-        assert result == (["weight"], ["x"])
-        assert m.bias.item() == 1
-        with pytest.raises(StateError, match="'bias'"):
-            m.load_state_dict({"bias": np.ones(2)}, strict=False)
-
-    def test_a_graph_sees_that_it_was_loaded_over(self):
-        m = nn.Linear(2, 2)
-        y = m(tg.ones(3, 2, requires_grad=True)).sum()
-        m.load_state_dict(nn.Linear(2, 2).state_dict())
-        with pytest.raises(GradientError, match="changed in place"):
-            y.backward()
-
-
-class TestCopies:
-    def test_a_deep_copy_shares_nothing_and_keeps_what_was_shared(self):
-        m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-        m[1].weight = m[0].weight
-        twin = copy.deepcopy(m)
-        assert twin[1].weight is twin[0].weight is not m[0].weight
-        assert type(twin[0].weight) is nn.Parameter
-        twin[0].weight.detach().overwrite(0)
-        assert m[0].weight.abs().sum().item() > 0
-        assert list(twin.state_dict()) == list(m.state_dict())
-
-    def test_a_copied_buffer_is_as_persistent_as_before(self):
-        for buffer in (nn.Buffer(tg.ones(1), persistent=False), nn.Buffer(tg.ones(1))):
-            for twin in (copy.deepcopy(buffer), pickle.loads(pickle.dumps(buffer))):
-                assert type(twin) is nn.Buffer
-                assert twin.persistent == buffer.persistent
-                assert twin.tolist() == [1]
-
-    def test_pickles(self):
-        m = Scaled().eval()
-        twin = pickle.loads(pickle.dumps(m))
-        x = tg.randn(4, 3)
-        assert np.array_equal(twin(x).detach().numpy(), m(x).detach().numpy())
-        assert list(twin.state_dict()) == list(m.state_dict())
-        assert not twin.training
-        assert twin.scale.requires_grad
-
-
 class TestModes:
     def test_train_and_eval_reach_all(self):
         m = nn.Sequential(nn.Sequential(nn.Identity()))
@@ -364,148 +239,6 @@ class TestModes:
         with pytest.raises((DtypeError, BackendError)):
             m.to(target)
         assert m.weight.array is held
-
-
-class TestForwardHooks:
-    def test_before_forward_may_replace_the_arguments(self):
-        m = Doubled()
-        seen = []
-        m.register_forward_pre_hook(lambda module, args: seen.append((module, args)))
-        with m.register_forward_pre_hook(lambda module, args: args[0] + 1):
-            assert m(3) == 8
-        assert m(3) == 6
-        assert seen == [(m, (3,)), (m, (3,))]
-
-    def test_before_forward_may_replace_keywords(self):
-        m = Doubled()
-        m.register_forward_pre_hook(
-            lambda module, args, kwargs: (args, {"factor": kwargs["factor"] + 1}), with_kwargs=True
-        )
-        assert m(2, factor=3) == 8
-
-    def test_after_forward_may_replace_the_output(self):
-        m = Doubled()
-        first = m.register_forward_hook(lambda module, args, output: output + 1)
-        m.register_forward_hook(
-            lambda module, args, kwargs, output: (args, kwargs, output), with_kwargs=True
-        )
-        assert m(2, factor=1) == ((2,), {"factor": 1}, 3)
-        first.remove()
-        assert m(2, factor=1) == ((2,), {"factor": 1}, 2)
-
-    def test_the_same_hook_twice_is_removed_once(self):
-        m, seen = Doubled(), []
-
-        def hook(module, args):
-            seen.append(args)
-
-        handle = m.register_forward_pre_hook(hook)
-        m.register_forward_pre_hook(hook)
-        handle.remove()
-        m(1)
-        assert len(seen) == 1
-
-
-class TestBackwardHooks:
-    def test_sees_the_gradients_of_inputs_and_outputs(self):
-        m, seen = Doubled(), []
-        m.register_full_backward_hook(lambda *args: seen.append(args))
-        x = tg.tensor([1.0, 2.0], requires_grad=True)
-        (m(x * 1) * tg.tensor([3.0, 4.0])).sum().backward()
-        [(module, grad_input, grad_output)] = seen
-        assert module is m
-        assert [g.tolist() for g in grad_output] == [[3, 4]]
-        assert [g.tolist() for g in grad_input] == [[6, 8]]
-        assert x.grad.tolist() == [6, 8]
-
-    def test_may_replace_the_gradient_of_the_input(self):
-        m = Doubled()
-        m.register_full_backward_hook(lambda m, grad_input, grad_output: (grad_input[0] * 10,))
-        x = tg.tensor([1.0], requires_grad=True)
-        m(x).sum().backward()
-        assert x.grad.tolist() == [20]
-
-    def test_parameters_get_the_gradients_they_would_have_had(self):
-        plain = nn.Linear(3, 2)
-        hooked = copy.deepcopy(plain)
-        hooked.register_full_backward_hook(lambda *args: None)
-        x = tg.randn(4, 3)
-        for m in (plain, hooked):
-            m(x).square().sum().backward()
-        assert np.array_equal(plain.weight.grad.numpy(), hooked.weight.grad.numpy())
-
-    def test_without_a_gradient_of_the_input_there_is_none(self):
-        m, seen = nn.Linear(2, 2), []
-        m.register_full_backward_hook(lambda m, gi, go: seen.append((gi, go[0].tolist())))
-        m(tg.ones(1, 2)).sum().backward()
-        assert seen == [((None,), [[1, 1]])]
-
-    def test_several_inputs_and_outputs(self):
-        class Swap(nn.Module):
-            def forward(self, a, n, b):
-                return b * n, n, a * 2
-
-        m, seen = Swap(), []
-        m.register_full_backward_hook(lambda m, gi, go: seen.append((gi, go)))
-        a, b = (tg.ones(1, requires_grad=True) for _ in range(2))
-        first, _, second = m(a, 3, b)
-        (first + 5 * second).sum().backward()
-        [(grad_input, grad_output)] = seen
-        assert [g and g.item() for g in grad_input] == [10, None, 3]
-        assert [g and g.item() for g in grad_output] == [1, None, 5]
-
-    def test_gradients_of_gradients_pass_through(self):
-        m = Doubled()
-        m.register_full_backward_hook(lambda *args: None)
-        x = tg.tensor([3.0], requires_grad=True)
-        y = (m(x) ** 3).sum()
-        (first,) = tg.autograd.grad(y, x, create_graph=True)
-        (second,) = tg.autograd.grad(first.sum(), x)
-        assert first.item() == 3 * 2 * 36  # d(2x)³/dx = 24 x²
-        assert second.item() == 48 * 3
-
-    def test_a_result_of_another_length_is_refused(self):
-        m = Doubled()
-        m.register_full_backward_hook(lambda m, gi, go: (gi[0], gi[0]))
-        y = m(tg.ones(1, requires_grad=True)).sum()
-        with pytest.raises(ArgumentError, match="return 1 gradients, got 2"):
-            y.backward()
-
-    def test_nothing_is_recorded_under_no_grad(self):
-        m = Doubled()
-        m.register_full_backward_hook(lambda *args: None)
-        with tg.no_grad():
-            assert not m(tg.ones(1, requires_grad=True)).requires_grad
-
-    def test_a_change_in_place_of_the_input_is_still_seen(self):
-        class Squared(nn.Module):
-            def forward(self, x):
-                return x * x
-
-        m = Squared()
-        m.register_full_backward_hook(lambda *args: None)
-        x = tg.ones(2, requires_grad=True)
-        y = m(x).sum()
-        x.detach().overwrite(3)
-        with pytest.raises(GradientError, match="changed in place"):
-            y.backward()
-
-
-class TestAnomalyMode:
-    def test_names_the_module_in_the_trace(self):
-        class Root(nn.Module):
-            def forward(self, x):
-                return (x - 1).sqrt()
-
-        m = nn.Sequential(nn.Identity(), nn.Sequential(Root()))
-        token = tg.config.anomaly_mode.set(True)
-        try:
-            y = m(tg.ones(1, requires_grad=True) * 1)
-            with pytest.raises(TinygradError, match=r"In module '1.0' \(Root\)"):
-                (y * 0).sum().backward()
-        finally:
-            tg.config.anomaly_mode.reset(token)
-        assert tg.config.where.get() == ""
 
 
 class TestRepresentation:

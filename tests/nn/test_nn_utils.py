@@ -73,7 +73,7 @@ class TestClipNorm:
         assert params[0].grad[0].item() == 1
 
     def test_parameters_on_two_devices(self, cuda):
-        params = with_gradients([3.0]) + [nn.Parameter(tg.zeros(1, dtype=tg.float64, device=cuda))]
+        params = [*with_gradients([3.0]), nn.Parameter(tg.zeros(1, dtype=tg.float64, device=cuda))]
         params[1].grad = tg.tensor([4.0], dtype=tg.float64, device=cuda)
         total = clip_grad_norm_(params, 1.0)
         assert (total.item(), total.device) == (5, "cpu")
