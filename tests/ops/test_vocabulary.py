@@ -14,18 +14,20 @@ from tinygrad_bn.ops.differentiable import differentiable, missing
 PACKAGE = Path(tinygrad_bn.__file__).parent
 BODIES = sorted(path for part in ("ops", "nn", "optim") for path in (PACKAGE / part).rglob("*.py"))
 
-WITH_NUMPY = {"promotion.py"}
-"""Operations that may name NumPy: dtypes are its own, and so is their promotion."""
+OF_NUMPY = {
+    *("dtype", "promote_types", "iinfo", "bool_", "int64", "float32", "float64"),
+    *("ndarray", "generic", "number", "integer", "floating"),
+}
+"""What operations may say of NumPy: dtypes, which are ours too, and what callers may give."""
 
 
-def said_after_xp(tree: ast.AST) -> set[str]:
-    """Every word in ``xp.word`` and ``anything.xp.word``."""
+def said_after(name: str, tree: ast.AST) -> set[str]:
+    """Every word in ``name.word`` and ``anything.name.word``."""
     words = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             owner = node.value
-            name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", None)
-            if name == "xp":
+            if name in (getattr(owner, "id", None), getattr(owner, "attr", None)):
                 words.add(node.attr)
     return words
 
@@ -44,13 +46,15 @@ def imported(tree: ast.AST) -> set[str]:
 @pytest.mark.parametrize("path", BODIES, ids=lambda path: str(path.relative_to(PACKAGE)))
 class TestABody:
     def test_speaks_only_the_vocabulary(self, path: Path) -> None:
-        assert said_after_xp(ast.parse(path.read_text())) <= VOCABULARY
+        assert said_after("xp", ast.parse(path.read_text())) <= VOCABULARY
 
     def test_names_no_array_library(self, path: Path) -> None:
-        libraries = {"cupy", "numba", "scipy"}
-        if path.parent.name == "ops" and path.name not in WITH_NUMPY:
-            libraries.add("numpy")
-        assert not imported(ast.parse(path.read_text())) & libraries
+        assert not imported(ast.parse(path.read_text())) & {"cupy", "numba", "scipy"}
+
+    def test_does_no_maths_with_numpy(self, path: Path) -> None:
+        if path.parent.name != "ops":
+            pytest.skip("initial values and states are NumPy's affair too")
+        assert said_after("np", ast.parse(path.read_text())) <= OF_NUMPY
 
 
 class TestTheVocabulary:
@@ -59,7 +63,7 @@ class TestTheVocabulary:
         tree = ast.parse(
             "def f(self, x):\n    xp = self.xp\n    return xp.exp(self.xp.log(x)) + x.xq"
         )
-        assert said_after_xp(tree) == {"exp", "log"}
+        assert said_after("xp", tree) == {"exp", "log"}
 
     def test_is_what_numpys_adapter_offers(self) -> None:
         assert set(vars(get_backend("numpy").xp)) == VOCABULARY
