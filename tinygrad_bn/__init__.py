@@ -53,6 +53,12 @@ from tinygrad_bn.tensor import Buffer as Buffer
 from tinygrad_bn.tensor import Parameter as Parameter
 from tinygrad_bn.tensor import Tensor as Tensor
 from tinygrad_bn import nn as nn
+from tinygrad_bn import data as data
+from tinygrad_bn import io as io
+from tinygrad_bn import optim as optim
+from tinygrad_bn import utils as utils
+from tinygrad_bn.io import load as load
+from tinygrad_bn.io import save as save
 
 
 def __getattr__(name: str) -> object:

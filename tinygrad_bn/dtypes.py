@@ -51,7 +51,8 @@ def bfloat16() -> np.dtype[Any]:
         from ml_dtypes import bfloat16 as scalar
     except ModuleNotFoundError:
         raise DtypeError("bfloat16 needs the package ml_dtypes, which is not installed") from None
-    return np.dtype(scalar)
+    found: np.dtype[Any] = np.dtype(scalar)
+    return found
 
 
 def as_dtype(spec: Any) -> np.dtype[Any]:
@@ -70,7 +71,8 @@ def as_dtype(spec: Any) -> np.dtype[Any]:
         raise DtypeError(f"expected a dtype, got {spec!r}") from None
     if dtype.kind not in "biuf" and dtype.name != "bfloat16":
         raise DtypeError(f"expected a bool, integer or floating dtype, got {dtype}")
-    return dtype.newbyteorder("=")
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
 
 
 def finfo(dtype: Any) -> Any:
@@ -79,7 +81,7 @@ def finfo(dtype: Any) -> Any:
     if found.name == "bfloat16":
         from ml_dtypes import finfo as limits
 
-        return limits(found)
+        return limits(found)  # type: ignore[no-untyped-call]
     return np.finfo(found)
 
 

@@ -235,7 +235,7 @@ class Tensor(Methods, Variable):
     @property
     def grad(self) -> Tensor | None:
         """What `backward` accumulated; None before."""
-        return self._grad
+        return self._grad  # type: ignore[return-value]  # what accumulates is a Tensor
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -249,7 +249,7 @@ class Tensor(Methods, Variable):
                     f"expected a gradient {self.shape} on {self.device}, "
                     f"got {value.shape} on {value.device}"
                 )
-        self._grad = value  # type: ignore[assignment]
+        self._grad = value
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Ask for a gradient, or no longer, in place; a leaf's affair.
@@ -280,7 +280,7 @@ class Tensor(Methods, Variable):
 
     def detach(self) -> Self:
         """The same memory outside of the graph."""
-        tensor: Self = self.wrap_like(self.array)  # type: ignore[assignment]
+        tensor: Self = self.wrap_like(self.array)
         return tensor.share(self)
 
     def retain_grad(self) -> None:

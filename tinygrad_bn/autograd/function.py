@@ -118,7 +118,7 @@ class Function:
             node.born = clock()
             if anomaly_mode.get():
                 node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
-        rest = ()
+        rest: tuple[Variable, ...] = ()
         if result.__class__ is tuple:
             if not cls.auxiliary:
                 return node.wrap_all(result, tracked)

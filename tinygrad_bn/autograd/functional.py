@@ -15,7 +15,7 @@ def prepared(inputs: Any, create_graph: bool) -> tuple[Any, ...]:
     """The inputs as values to differentiate at: leaves of their own, or, for further gradients, as
     they are.
     """
-    fresh = []
+    fresh: list[Any] = []
     for x in as_sequence(inputs):
         if not isinstance(x, Variable):
             raise GradientError(f"expected tensors as inputs, got {type(x).__name__}")

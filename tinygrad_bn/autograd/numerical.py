@@ -36,7 +36,7 @@ def differentiable_outputs(result: Any) -> list[Variable]:
 
 
 def random_like(x: Variable, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    return rng.standard_normal(x.array.shape)
+    return np.asarray(rng.standard_normal(x.array.shape))
 
 
 def along(

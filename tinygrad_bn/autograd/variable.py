@@ -78,7 +78,7 @@ class Variable:
     """Memory that an optimizer keeps for this leaf's gradient: the first write overwrites, further
     ones add.
     """
-    _grad: Self | None = None
+    _grad: Variable | None = None
     _stamp: Stamp | None = None
     _hooks: list[Callable[[Any], Any]] | None = None
     _after: list[Callable[[Any], None]] | None = None
@@ -131,7 +131,7 @@ class Variable:
         """Add to the gradient of a leaf; a Variable when the gradient has a graph of its own."""
         if isinstance(grad, Variable):
             known = self._grad
-            self._grad = grad if known is None else known + grad  # type: ignore[operator,assignment]
+            self._grad = grad if known is None else known + grad  # type: ignore[operator]
         elif self._grad is not None:
             held = self._grad
             if (
@@ -146,9 +146,9 @@ class Variable:
         else:
             self._grad = self.wrap_like(self.backend.copy(grad))
 
-    def wrap_like(self, array: Array) -> Self:
+    def wrap_like(self, array: Array) -> Any:
         """A plain tensor, whatever subclass this one is of, on the same backend."""
-        return self.tensor_class.wrap(array, self.backend)  # type: ignore[return-value]
+        return self.tensor_class.wrap(array, self.backend)
 
 
 Variable.tensor_class = Variable

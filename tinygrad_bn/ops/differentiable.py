@@ -9,7 +9,6 @@ and return Tensors outside of the graph.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from tinygrad_bn import ops
@@ -214,10 +213,15 @@ class DifferentiableBackend:
         return ops.transfer.clone(x)
 
 
-@cache
+_interpreters: dict[int, DifferentiableBackend] = {}
+
+
 def differentiable(backend: Backend) -> Backend:
     """The differentiable interpreter over ``backend``."""
-    return DifferentiableBackend(backend)  # type: ignore[return-value]
+    found = _interpreters.get(id(backend))
+    if found is None:
+        found = _interpreters[id(backend)] = DifferentiableBackend(backend)
+    return found  # type: ignore[return-value]
 
 
 def missing() -> frozenset[str]:

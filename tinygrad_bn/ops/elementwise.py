@@ -269,7 +269,7 @@ def div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = Non
     quotient = div(input, other)
     whole = without_gradient(quotient.backend.xp.trunc, quotient)
     dtype = result_type(input, other)
-    return whole if is_floating(dtype) else cast(whole, dtype)  # type: ignore[no-any-return]
+    return whole if is_floating(dtype) else cast(whole, dtype)
 
 
 def rsub(input: Tensor, other: Tensor | float) -> Tensor:
@@ -343,7 +343,7 @@ def where(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Te
     """input where the condition (bool) holds, other elsewhere; all three broadcast."""
     require_tensor(condition, "the condition")
     if condition.array.dtype.kind != "b":
-        condition = condition != 0  # type: ignore[assignment]
+        condition = condition != 0
     if isinstance(input, Variable) or isinstance(other, Variable):
         input, other = pair(input, other)
     else:

@@ -141,7 +141,7 @@ def pair(a: Any, b: Any) -> tuple[Any, Any]:
         return a, b
     if not isinstance(a, Variable) and not isinstance(b, Variable):
         raise DtypeError(f"expected a tensor, got {type(a).__name__} and {type(b).__name__}")
-    return promote(a, b)  # type: ignore[return-value]
+    return promote(a, b)
 
 
 def floating(x: Tensor) -> Tensor:
