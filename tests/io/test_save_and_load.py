@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinygrad_bn.backend import Device
 from tinygrad_bn.errors import ArgumentError, BackendError, DataError, DtypeError
 from tinygrad_bn.io import load, save
 from tinygrad_bn.tensor import Parameter, Tensor
@@ -161,9 +162,15 @@ class TestRoundTrip:
         assert type(found["w"]) is Tensor
         assert not found["w"].requires_grad
 
-    def test_on_a_device(self, tmp_path: Path) -> None:
+    def test_from_and_to_a_device(self, tmp_path: Path, device: str) -> None:
+        save({"x": Tensor([1.0, 2.0], device=device)}, tmp_path / "x")
+        assert load(tmp_path / "x")["x"].device == "cpu"
+        found = load(tmp_path / "x", device=device)["x"]
+        assert found.device == Device(device)
+        assert found.tolist() == [1, 2]
+
+    def test_an_unknown_device(self, tmp_path: Path) -> None:
         save({"x": Tensor([1.0])}, tmp_path / "x")
-        assert load(tmp_path / "x", device="cpu")["x"].device == "cpu"
         with pytest.raises(BackendError):
             load(tmp_path / "x", device="tpu")
 

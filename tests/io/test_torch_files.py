@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinygrad_bn.backend import Device
 from tinygrad_bn.errors import DataError, TinygradError
 from tinygrad_bn.io import load, load_torch
 from tinygrad_bn.io.torch_files import LEGACY_MAGIC
@@ -81,6 +82,11 @@ class TestLayout:
     def test_scalar_and_empty(self, tmp_path: Path) -> None:
         assert load_torch(write(tmp_path / "x.pt", tensor(3, (), ()))).item() == 3
         assert load_torch(write(tmp_path / "x.pt", tensor(4, (0, 5), (5, 1)))).shape == (0, 5)
+
+    def test_on_a_device(self, tmp_path: Path, device: str) -> None:
+        found = load_torch(write(tmp_path / "x.pt", tensor(1, (2, 2), (0, 2))), device)
+        assert found.device == Device(device)
+        assert found.tolist() == [[1, 3], [1, 3]]
 
     def test_load_knows_the_format_by_its_content(self, tmp_path: Path) -> None:
         assert load(write(tmp_path / "weights.bin", tensor())).tolist() == [0, 1, 2, 3]

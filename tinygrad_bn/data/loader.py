@@ -1,0 +1,95 @@
+"""Batches of a data set, in order or shuffled, made as they are asked for or a few ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tinygrad_bn.data.dataset import Indices, take
+from tinygrad_bn.data.prefetch import ahead
+from tinygrad_bn.errors import ArgumentError
+from tinygrad_bn.random import Generator, default_generator, randperm
+
+
+class DataLoader:
+    """The batches of one epoch; iterate again for the next.
+
+    Parameters
+    ----------
+    dataset : a `Dataset`, or anything else with a length and samples by number.
+    batch_size : how many samples make a batch; the last may have fewer.
+    shuffle : whether every epoch visits the samples in a new order.
+    drop_last : whether to leave out a last batch with fewer samples.
+    collate_fn : makes a batch of a list of samples; without it, the data set's own ``take`` does,
+        which for tensors is one indexing operation.
+    generator : where the orders come from; the CPU's default generator if None. Its state when an
+        epoch begins, that is at ``iter(loader)``, determines that epoch's order: set it back to
+        see the same order again.
+    prefetch : how many batches a thread keeps ready ahead of the loop; 0 for no thread.
+    merge_single : whether a last batch of one sample joins the batch before it, because batch
+        normalization cannot train on one value per channel.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is out of its range.
+
+    Notes
+    ----- PyTorch's argument names; there, batches of tuples are lists, here they are tuples.
+    Batches never share memory with the data set.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        *,
+        drop_last: bool = False,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        generator: Generator | None = None,
+        prefetch: int = 0,
+        merge_single: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ArgumentError(f"expected a batch_size of at least 1, got {batch_size}")
+        if prefetch < 0:
+            raise ArgumentError(f"expected prefetch of at least 0, got {prefetch}")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.collate_fn = collate_fn
+        self.generator = generator or default_generator
+        self.prefetch = prefetch
+        self.merge_single = merge_single
+
+    def __len__(self) -> int:
+        return len(self.bounds())
+
+    def __iter__(self) -> Iterator[Any]:
+        size = len(self.dataset)
+        if self.shuffle:
+            order = randperm(size, generator=self.generator).cpu().numpy()
+        else:
+            order = np.arange(size)
+        batches = (self.batch(order[start:stop]) for start, stop in self.bounds())
+        return ahead(batches, self.prefetch) if self.prefetch else batches
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """Where each batch starts and stops in the order."""
+        size = len(self.dataset)
+        starts = list(range(0, size, self.batch_size))
+        tail = size % self.batch_size
+        if tail and (self.drop_last or (self.merge_single and tail == 1 and len(starts) > 1)):
+            starts.pop()
+        stops = [*starts[1:], size - tail if self.drop_last else size]
+        return list(zip(starts, stops, strict=False))
+
+    def batch(self, indices: Indices) -> Any:
+        """The samples of these numbers, collated."""
+        if self.collate_fn is None:
+            return take(self.dataset, indices)
+        return self.collate_fn([self.dataset[int(i)] for i in indices])
