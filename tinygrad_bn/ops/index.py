@@ -1,10 +1,11 @@
 """Reading ``x[...]``: elements and parts by their place, with PyTorch's meaning of mixed indices.
 
-Integers and slices give views. Integer tensors, masks and lists give copies, whose axes come first where
-they are apart, else where they stood; unlike NumPy's, integers take no part in that.
+Integers and slices give views. Integer tensors, masks and lists give copies; the axes they bring
+come first where the indices are apart, else where these stood, and unlike NumPy's, integers take no
+part in that.
 
-Every index is checked, on a GPU too, where it means to wait for the device; code that has checked its own
-applies `GetItem` itself.
+Every index is checked, on a GPU too, where that means to wait for the device; code that has checked
+its own applies `GetItem` itself.
 """
 
 from __future__ import annotations
@@ -67,9 +68,9 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     Raises
     ------
     RangeError
-        For an index outside of its axis, too many of them, or a mask of another shape than what it masks.
+        For an index outside of its axis, too many indices, or a mask of another shape than its axes.
     DtypeError
-        For an index that is neither a whole number, a slice, None, Ellipsis, nor integers or booleans.
+        For an index that is no whole number, slice, None, Ellipsis, integers or booleans.
     """
     basic, advanced = parse(input, index)
     y = input if basic is None else GetView.apply(input, index=basic)
@@ -77,7 +78,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
 
 def parse(x: Tensor, index: Any) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]:
-    """The index as one of integers and slices, then one of arrays on what that leaves; None for all of it."""
+    """An index of integers and slices, then one of arrays on what that leaves; None for no change."""
     shape = x.array.shape
     parts = [part_of(p, x) for p in (index if isinstance(index, tuple) else (index,))]
     rest = len(shape) - sum(map(axes_taken, parts))
@@ -114,7 +115,7 @@ def parse(x: Tensor, index: Any) -> tuple[tuple[Any, ...] | None, tuple[Any, ...
 
 
 def part_of(part: Any, x: Tensor) -> Any:
-    """One part of an index as an int, bool, slice, None, Ellipsis, or an array on the device of x."""
+    """One part of an index: an int, bool, slice, None, Ellipsis, or an array on the device of x."""
     kind = part.__class__
     if kind is int or part is None or part is Ellipsis or kind is bool:
         return part
@@ -126,8 +127,11 @@ def part_of(part: Any, x: Tensor) -> Any:
         if part.backend is not x.backend:
             raise BackendError(f"expected an index on {x.device}, got one on {part.backend.device}")
         found = part.array
-    elif isinstance(part, (list, tuple, np.ndarray)):
-        found = x.backend.asarray(part if len(part) else np.zeros(np.shape(part), np.int64))
+    elif isinstance(part, (list, tuple)):
+        found = x.backend.asarray(part)
+        found = found if found.size else x.backend.asarray(found, np.int64)
+    elif isinstance(part, (np.ndarray, x.backend.array_type)):
+        found = x.backend.asarray(part)
     elif hasattr(part, "__index__"):
         return operator.index(part)
     else:
@@ -159,7 +163,7 @@ def as_slice(part: slice) -> slice:
 
 
 def axes_taken(part: Any) -> int:
-    """How many axes of the tensor a part of an index stands for; an Ellipsis for those that are left."""
+    """How many axes of the tensor a part of an index stands for; Ellipsis takes what is left."""
     if part is None or part is Ellipsis or isinstance(part, bool):
         return 0
     return part.ndim if getattr(part, "dtype", None) == np.bool_ else 1
@@ -191,7 +195,7 @@ def outside(index: int, size: int) -> RangeError:
 
 
 def together(backend: Backend, index: list[Any]) -> tuple[Any, ...]:
-    """An index whose arrays broadcast: masks, where they are not alone, as the places where they hold."""
+    """The index with arrays that broadcast: masks that are not alone as places where they hold."""
     if sum(not isinstance(p, slice) for p in index) == 1:
         return tuple(index)
     parts: list[Any] = []

@@ -1,8 +1,9 @@
 """Writing into tensors: ``x[...] = value``, and the methods whose names end in an underscore.
 
-Tensors outside of the graph are written to, and graphs that need what was there refuse to go on; a tensor
-inside of one is not, nor does a value bring its history along. The augmented assignments ``x += y`` write in
-place under the same conditions, and where a graph is involved bind the name to a new tensor.
+Tensors outside of the graph are written to, and graphs that need what was there refuse to go on; a
+tensor inside of one is not, nor does a value bring its history along. Augmented assignments such as
+``x += y`` write in place under the same conditions; where a graph is involved, they bind the name
+to a new tensor instead.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def require_writable(x: Tensor) -> None:
-    """Refuse a tensor in the graph, or whose memory is read-only or holds several elements in one place.
+    """Refuse a tensor in the graph, and memory that is read-only or shared by its elements.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def require_writable(x: Tensor) -> None:
 
 
 def as_value(value: Any, backend: Backend, dtype: np.dtype[Any]) -> Array:
-    """The array to write: on the same device, without history, of a dtype that casts to ``dtype`` safely.
+    """The array to write: on the same device, without history, of a kind that ``dtype`` holds.
 
     Raises
     ------
@@ -104,13 +105,13 @@ def write(x: Tensor, value: Any) -> Tensor:
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """``input[index] = value``: the value broadcasts to what the index selects.
 
-    Where an index repeats, one of its values stays. Whole numbers may be written to floats, floats of one
-    width to another, nothing else.
+    Where an index repeats, one of its values stays. Floats may be narrowed to floats, and whole
+    numbers to whole numbers, as NumPy's rule "same_kind" has it; Python's numbers must fit.
 
     Raises
     ------
     GradientError, RangeError, ShapeError, DtypeError, ArgumentError
-        As the graph, the index, the shape, the dtype and the memory have it, before anything is written.
+        For the graph, the index, the shape, the dtype or the memory, before anything is written.
     """
     require_tensor(input)
     require_writable(input)
@@ -119,7 +120,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     part = input.array if basic is None else input.array[basic]
     array = without_leading_ones(as_value(value, backend, part.dtype), backend, part.ndim)
     if advanced is None:
-        write(input.wrap_like(part).share(input), input.wrap_like(array))  # type: ignore[arg-type]
+        write(input.wrap_like(part).share(input), input.wrap_like(array))
         return
     try:
         with backend.guard or nullcontext():
@@ -182,7 +183,7 @@ def clamp_(
 
 
 def in_place(input: Tensor, other: Any) -> bool:
-    """Whether an augmented assignment writes to the tensor: outside of a graph, and not within one."""
+    """Whether an augmented assignment may write to the tensor: no graph is involved."""
     graph = input.requires_grad or (isinstance(other, Variable) and other.requires_grad)
     return not (graph and config.grad_mode.get())
 

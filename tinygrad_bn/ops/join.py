@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
@@ -83,7 +84,7 @@ def as_list(tensors: Any) -> list[Tensor]:
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors one after the other along an axis, in their common dtype; the other axes agree."""
+    """The tensors one after the other along an axis, in their common dtype; other axes agree."""
     xs = as_list(tensors)
     first = xs[0].array.shape
     if not first:
@@ -109,7 +110,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def cut(x: Tensor, lengths: Sequence[int], axis: int) -> tuple[Tensor, ...]:
-    """Views of consecutive parts of an axis, which share the tensor's memory also outside of a graph."""
+    """Views of consecutive parts of an axis."""
     parts: tuple[Tensor, ...] = Split.apply(x, lengths=tuple(lengths), dim=axis)
     return tuple(part.share(x) for part in parts)
 
@@ -156,14 +157,11 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def tensor_split(
     input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0
 ) -> tuple[Tensor, ...]:
-    """Views of that many parts of an axis, the first ones larger by one if need be, or cut at indices."""
+    """Views of so many parts of an axis, the first ones one larger if need be, or cut at indices."""
     axis, size = axis_and_size(input, dim)
     if isinstance(indices_or_sections, (tuple, list)):
         edges = [0, *(slice(None, i).indices(size)[1] for i in indices_or_sections), size]
-        return tuple(
-            input[(slice(None),) * axis + (slice(a, b),)]
-            for a, b in zip(edges, edges[1:], strict=False)
-        )
+        return tuple(input[(slice(None),) * axis + (slice(a, b),)] for a, b in pairwise(edges))
     count: Any = indices_or_sections
     if count < 1:
         raise ArgumentError(f"expected at least 1 section, got {count}")
@@ -178,7 +176,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """Coordinates of a grid, from those along each of its axes; ``"xy"`` exchanges the first two axes.
+    """Coordinates on a grid, from those along each of its axes; ``"xy"`` exchanges the first two.
 
     Shapes
     ------

@@ -70,7 +70,7 @@ def require_index(input: Tensor, index: Tensor) -> None:
 
 
 def placed(input: Tensor, dim: int, index: Tensor) -> tuple[Tensor, Tensor, int]:
-    """input and index, of which a scalar counts as having one axis, checked for `gather` and `scatter`."""
+    """input, index (scalars with one axis) and axis, checked for `gather` and `scatter`."""
     require_index(input, index)
     axis = one_axis(dim, input.array.ndim)
     x = input if input.array.ndim else reshape(input, (1,))
@@ -84,7 +84,9 @@ def placed(input: Tensor, dim: int, index: Tensor) -> tuple[Tensor, Tensor, int]
 
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """y[i][j][k] = input[i][index[i][j][k]][k], for dim 1 of three; elsewhere the index may be shorter.
+    """y[i][j][k] = input[i][index[i][j][k]][k], for dim 1 of three.
+
+    On axes other than ``dim`` the index may be shorter than the input.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def source(x: Tensor, i: Tensor, src: Tensor) -> Tensor:
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """input with src[i][j][k] added at [i][index[i][j][k]][k], for dim 1 of three; repeated places add up."""
+    """input with src[i][j][k] added at [i][index[i][j][k]][k], for dim 1 of three."""
     x, i, axis = placed(input, dim, index)
     values = source(x, i, src)
     y = x + AddAlongAxis.apply(i, values, shape=x.shape, axis=axis)
@@ -143,12 +145,11 @@ def scatter(
     *,
     value: float | None = None,
 ) -> Tensor:
-    """input with src[i][j][k], or one value, in place of the element [i][index[i][j][k]][k] (dim 1 of three).
+    """input with src[i][j][k], or one value, at [i][index[i][j][k]][k], for dim 1 of three.
 
     Notes
     -----
-    Where places repeat, one of their sources wins; only that one has a gradient, as it should (PyTorch
-    gives one to all of them).
+    Where several sources meet, one of them arrives; only it has a gradient (in PyTorch, all have).
     """
     x, i, axis = placed(input, dim, index)
     if src is not None and not isinstance(src, Variable):
@@ -203,7 +204,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 def index_add(
     input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
-    """input with the slices of ``source``, times alpha, added to those with the numbers in ``index``."""
+    """input with alpha times the slices of ``source`` added to those numbered in ``index``."""
     axis, places = along(input, dim, index)
     require_tensor(source, "source")
     wanted = (*input.shape[:axis], places[-1].size, *input.shape[axis + 1 :])
@@ -216,7 +217,7 @@ def index_add(
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
-    """input with one value (a number, or a tensor of rank 0) where the mask, which broadcasts, holds."""
+    """input with one number, or tensor of rank 0, where the mask, which broadcasts, holds."""
     require_tensor(input)
     require_mask(mask)
     if isinstance(value, Variable) and value.array.ndim:
@@ -256,7 +257,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Raises
     ------
     RangeError
-        For a label below 0, or not below ``num_classes``, which is one more than the greatest by default.
+        For a label outside of [0, num_classes); by default there is one class more than the greatest.
     """
     require_index(tensor, tensor)
     backend, labels = tensor.backend, tensor.array

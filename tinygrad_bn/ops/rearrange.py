@@ -106,9 +106,9 @@ def flipud(input: Tensor) -> Tensor:
 def roll(
     input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None
 ) -> Tensor:
-    """The elements moved by ``shifts`` along ``dims``, or in C order without them, round and round."""
+    """The elements moved by ``shifts`` along ``dims``, or in C order without, round and round."""
     require_tensor(input)
-    steps = tuple(shifts) if isinstance(shifts, (tuple, list)) else (int(shifts),)  # type: ignore[call-overload]
+    steps: Any = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
     if dims is None:
         return reshape(roll(flatten(input), steps, 0), input.array.shape)
     at = (dims,) if not isinstance(dims, (tuple, list)) else dims
@@ -172,7 +172,7 @@ def pad(
     Raises
     ------
     ShapeError
-        If there are more pairs than axes, or the axis is too short to be reflected or wrapped so far.
+        If there are more pairs than axes, or an axis is too short to be mirrored or wrapped so far.
     """
     require_tensor(input)
     shape, widths = input.array.shape, tuple(int(n) for n in pad)
