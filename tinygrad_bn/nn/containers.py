@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from tinygrad_bn.errors import DtypeError, RangeError, StateError
@@ -13,16 +13,25 @@ from tinygrad_bn.tensor import Parameter, Tensor
 Part = TypeVar("Part", Module, Parameter)
 
 
+def as_module(value: Any) -> Module:
+    """The value, if it is a module."""
+    if not isinstance(value, Module):
+        raise DtypeError(f"expected a Module, got {type(value).__name__}")
+    return value
+
+
+def as_parameter(value: Any) -> Parameter:
+    """The value, if it is a parameter, or one in the memory of a tensor."""
+    if not isinstance(value, Tensor):
+        raise DtypeError(f"expected a Parameter or a tensor, got {type(value).__name__}")
+    return value if isinstance(value, Parameter) else Parameter(value)
+
+
 class PartSequence(Module, Generic[Part]):
     """What sequences of modules and of parameters share: parts are named by their positions."""
 
     _kind: ClassVar[str] = MODULE
-
-    def _check(self, part: Any) -> Any:
-        """The part, if it is of the kind that the sequence holds."""
-        if not isinstance(part, Module):
-            raise DtypeError(f"expected a Module, got {type(part).__name__}")
-        return part
+    _check: ClassVar[Callable[[Any], Any]] = staticmethod(as_module)
 
     def _all(self) -> list[Part]:
         return [part for _, part in self._parts(self._kind)]
@@ -124,23 +133,15 @@ class Sequential(PartSequence[Module]):
         return input
 
 
-def as_parameter(value: Any) -> Parameter:
-    if not isinstance(value, Tensor):
-        raise DtypeError(f"expected a Parameter or a tensor, got {type(value).__name__}")
-    return value if isinstance(value, Parameter) else Parameter(value)
-
-
 class ParameterList(PartSequence[Parameter]):
     """Parameters in a list; tensors become parameters."""
 
     _kind = PARAMETER
+    _check = staticmethod(as_parameter)
 
     def __init__(self, values: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.extend(values)  # type: ignore[arg-type]
-
-    def _check(self, part: Any) -> Parameter:
-        return as_parameter(part)
 
     def extra_repr(self) -> str:
         return described(self._parts(PARAMETER))
@@ -150,12 +151,7 @@ class PartMapping(Module, Generic[Part]):
     """What dictionaries of modules and of parameters share."""
 
     _kind: ClassVar[str] = MODULE
-
-    def _check(self, part: Any) -> Any:
-        """The part, if it is of the kind that the dictionary holds."""
-        if not isinstance(part, Module):
-            raise DtypeError(f"expected a Module, got {type(part).__name__}")
-        return part
+    _check: ClassVar[Callable[[Any], Any]] = staticmethod(as_module)
 
     def _all(self) -> dict[str, Part]:
         return dict(self._parts(self._kind))
@@ -226,13 +222,11 @@ class ParameterDict(PartMapping[Parameter]):
     """Parameters in a dictionary; tensors become parameters."""
 
     _kind = PARAMETER
+    _check = staticmethod(as_parameter)
 
     def __init__(self, parameters: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.update(parameters or {})  # type: ignore[arg-type]
-
-    def _check(self, part: Any) -> Parameter:
-        return as_parameter(part)
 
     def extra_repr(self) -> str:
         return described(self._parts(PARAMETER))
