@@ -35,7 +35,8 @@ def special(name: str) -> Callable[[Array], Array]:
 @in_float32
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)): where exp overflows, for very negative x, the result is the right zero."""
-    return 1 / (1 + np.exp(-x))
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))
 
 
 def astype(x: Array, dtype: np.dtype[Any]) -> Array:
