@@ -31,7 +31,7 @@ class PartSequence(Module, Generic[Part]):
     """What sequences of modules and of parameters share: parts are named by their positions."""
 
     _kind: ClassVar[str] = MODULE
-    _check: ClassVar[Callable[[Any], Any]] = staticmethod(as_module)
+    _check: ClassVar[Callable[..., Any]] = staticmethod(as_module)
 
     def _all(self) -> list[Part]:
         return [part for _, part in self._parts(self._kind)]
@@ -151,7 +151,7 @@ class PartMapping(Module, Generic[Part]):
     """What dictionaries of modules and of parameters share."""
 
     _kind: ClassVar[str] = MODULE
-    _check: ClassVar[Callable[[Any], Any]] = staticmethod(as_module)
+    _check: ClassVar[Callable[..., Any]] = staticmethod(as_module)
 
     def _all(self) -> dict[str, Part]:
         return dict(self._parts(self._kind))
