@@ -138,7 +138,7 @@ class Pow(Binary):
                     else dy * self.y * xp.log(xp.full((), a, dtype=dy.dtype))
                 )
             else:  # 0 ** b is constant for b > 0
-                zero = (a == 0) & (b >= 0)
+                zero = xp.logical_and(a == 0, b >= 0)
                 db = dy * xp.where(zero, 0.0, self.y * xp.log(xp.where(zero, 1.0, a)))
         return da, db
 
@@ -213,7 +213,7 @@ class Clamp(Function):
         if self.low is not None:
             inside = self.x >= self.low
         if self.high is not None:
-            inside = (self.x <= self.high) & inside
+            inside = self.xp.logical_and(self.x <= self.high, inside)
         return dy * inside
 
 

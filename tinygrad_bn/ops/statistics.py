@@ -135,7 +135,7 @@ class LogAddExp(Binary):
 
     def backward(self, dy: Array, /) -> tuple[Array, Array]:
         xp = self.xp
-        same = (self.a == self.b) & xp.isinf(self.a)  # of which the difference is NaN
+        same = xp.logical_and(self.a == self.b, xp.isinf(self.a))  # whose difference is NaN
         difference = xp.where(same, 0.0, self.a) - xp.where(same, 0.0, self.b)
         return dy * xp.sigmoid(difference), dy * xp.sigmoid(-difference)
 

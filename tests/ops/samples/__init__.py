@@ -32,6 +32,8 @@ class Sample:
     rtol: float = 1e-6
     gradient_inputs: tuple[int, ...] | None = None
     """Which inputs gradients are checked for; every floating one by default."""
+    any_layout: bool = True
+    """Whether the inputs may lie in memory in any order."""
     notes: str = field(default="", compare=False)
 
     def __str__(self) -> str:
