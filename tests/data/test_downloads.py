@@ -111,6 +111,18 @@ class TestResuming:
         fetch(url, target, checksum)
         assert target.read_bytes() == archive
 
+    def test_a_stale_part_on_a_bad_line(self, server: Server, archive: bytes, target: Path) -> None:
+        """The last attempt completes a file that is wrong: it must not be moved into place."""
+        target.parent.mkdir(parents=True)
+        part(target).write_bytes(b"stale" * 100)
+        server.cut = [1000, 1000]
+        url, checksum = serve(server, archive)
+        with pytest.raises(DataError, match="expected content with sha256"):
+            fetch(url, target, checksum)
+        assert not target.exists()
+        fetch(url, target, checksum)
+        assert target.read_bytes() == archive
+
 
 class TestWrongFiles:
     @pytest.mark.parametrize("damage", ["flip", "cut", "other", "html"])

@@ -1,7 +1,8 @@
-"""What becomes of one column of a table: a number, standardised, or a category, counted through."""
+"""What becomes of one column of a table: a number, standardised, or a category, numbered."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,7 @@ Codes = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A column of numbers, shifted and scaled to mean 0 and standard deviation 1 where it was
-    fitted.
+    """A column of numbers, standardised: by its mean and standard deviation where it was fitted.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Number:
     fill : whether a missing value stands for the mean, rather than being an error.
     """
 
-    name: str
+    name: Hashable
     mean: float
     std: float
     fill: bool
@@ -41,7 +41,7 @@ class Number:
         if not present.size:
             raise DataError(f"expected numbers in column {column.name!r}, got only missing values")
         std = float(present.std())
-        return cls(str(column.name), float(present.mean()), std if std > 0 else 1.0, fill)
+        return cls(column.name, float(present.mean()), std if std > 0 else 1.0, fill)
 
     def apply(self, column: pandas.Series[Any]) -> Numbers:
         """The standardised values."""
@@ -84,7 +84,7 @@ class Category:
     other : whether a category unknown when this was fitted is one of its own, rather than an error.
     """
 
-    name: str
+    name: Hashable
     values: tuple[Any, ...]
     other: bool
 
@@ -98,7 +98,7 @@ class Category:
                 f"in features, missing_categories='category' makes them one"
             )
         present = tuple(sorted(column.dropna().unique().tolist(), key=lambda x: (str(type(x)), x)))
-        return cls(str(column.name), (*present, None) if missing else present, other)
+        return cls(column.name, (*present, None) if missing else present, other)
 
     @property
     def cardinality(self) -> int:

@@ -94,8 +94,8 @@ def digits(flatten: bool = True) -> Split:
 
     The first 1347 are the training part, the last 450 the test part, as they stand in the file.
     There the digits of each of its 13 writers stand together, so that most of the test part is by
-    hands that the training part does not know: a fairer test than a shuffled one, and about 7 %
-    harder.
+    hands that the training part does not know: a fairer test than a shuffled one,
+    and a harder one.
 
     Parameters
     ----------
@@ -108,9 +108,10 @@ def digits(flatten: bool = True) -> Split:
     labels : (N,), 0 to 9.
 
     References
-    ---------- E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
-    Learning Repository, 1998, https://doi.org/10.24432/C50P49. Licensed under CC BY 4.0; see
-    ``digits.txt`` beside the data.
+    ----------
+    E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Repository, 1998, https://doi.org/10.24432/C50P49. Licensed under CC BY 4.0; see ``digits.txt``
+    beside the data.
     """
     with np.load(Path(__file__).with_name("digits.npz")) as file:
         images, labels = file["images"], file["labels"]
@@ -146,8 +147,9 @@ def mnist(flatten: bool = True, mirror: str | None = None) -> Split:
         If a file is not what it should be or cannot be downloaded.
 
     References
-    ---------- Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to
-    document recognition", 1998.
+    ----------
+    Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
+    recognition", 1998.
     """
     return read(MNIST, flatten, mirror)
 

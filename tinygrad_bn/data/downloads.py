@@ -54,26 +54,24 @@ def fetch(url: str, target: Path, sha256: str) -> None:
 
 def download(url: str, target: Path, sha256: str) -> None:
     part = target.with_name(target.name + ".part")
-    for attempt in range(1, ATTEMPTS + 1):
+    failure = ""
+    for _ in range(ATTEMPTS):
         resumed = part.exists()
         try:
             receive(url, part)
         except ConnectionError as error:
-            if attempt == ATTEMPTS:
-                raise DataError(
-                    f"cannot download {url}: {error}; the next call goes on where it broke off"
-                ) from error
+            failure = f"cannot download {url}: {error}; the next call goes on where it broke off"
             continue
         found = content_sha256(part)
         if found == sha256:
-            break
+            os.replace(part, target)
+            sync_folder(target.parent)
+            return
         part.unlink()  # nothing in it can be trusted
+        failure = f"expected content with sha256 {sha256} from {url}, got {found}; nothing is kept"
         if not resumed:
-            raise DataError(
-                f"expected content with sha256 {sha256} from {url}, got {found}; nothing was kept"
-            )
-    os.replace(part, target)
-    sync_folder(target.parent)
+            break
+    raise DataError(failure)
 
 
 def receive(url: str, part: Path) -> None:

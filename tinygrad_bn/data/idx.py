@@ -21,13 +21,15 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
     """The array in an IDX file, which may be compressed by gzip.
 
     Raises
-    ------ DataError
+    ------
+    DataError
         If the file cannot be read, is not an IDX file, or has fewer or more bytes than its header
         promises.
 
     References
-    ---------- Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", 1998: the
-    format is described there.
+    ----------
+    Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", 1998: the format is
+    described there.
     """
     try:
         with open(path, "rb") as raw:

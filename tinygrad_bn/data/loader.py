@@ -37,8 +37,9 @@ class DataLoader:
         If a number is out of its range.
 
     Notes
-    ----- PyTorch's argument names; there, batches of tuples are lists, here they are tuples.
-    Batches never share memory with the data set.
+    -----
+    PyTorch's argument names; there, batches of tuples are lists, here they are tuples. Batches
+    never share memory with the data set.
     """
 
     def __init__(

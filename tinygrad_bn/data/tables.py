@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
@@ -35,8 +35,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class TableTransform:
-    """How the rows of a table become tensors: fitted on one table, applied to any that has its
-    columns.
+    """How rows become tensors: fitted on one table, applied to any that has its columns.
 
     Attributes
     ----------
@@ -65,8 +64,7 @@ class TableTransform:
         missing_categories: Literal["error", "category"] = "error",
         unseen: Literal["error", "other"] = "error",
     ) -> TableTransform:
-        """Learn means, standard deviations, categories and classes from ``frame``; see
-        `from_csv`."""
+        """Learn means, deviations, categories and classes from a table; see `from_csv`."""
         one_of("encoding", encoding, "one_hot", "index")
         one_of("missing_numbers", missing_numbers, "error", "mean")
         one_of("missing_categories", missing_categories, "error", "category")
@@ -87,7 +85,7 @@ class TableTransform:
     @property
     def feature_names(self) -> list[str]:
         """What each column of the features stands for: ``"age"``, ``"sex=Female"``."""
-        names = [column.name for column in self.numbers]
+        names = [str(column.name) for column in self.numbers]
         if not self.indexed:
             names += [f"{c.name}={value}" for c in self.categories for value in c.values]
         return names
@@ -126,7 +124,8 @@ class TableTransform:
         """What to predict for every row.
 
         Shapes
-        ------ (N,) int64, the number of the class; or (N, 1) float32, in the column's unit, for a
+        ------
+        (N,) int64, the number of the class; or (N, 1) float32, in the column's unit, for a
         regression.
 
         Raises
@@ -242,7 +241,7 @@ def is_numeric(column: pandas.Series[Any]) -> bool:
     return bool(types.is_numeric_dtype(column) and not types.is_bool_dtype(column))
 
 
-def require_columns(frame: pandas.DataFrame, names: Sequence[str]) -> None:
+def require_columns(frame: pandas.DataFrame, names: Sequence[Hashable]) -> None:
     missing = [name for name in names if name not in frame.columns]
     if missing:
         raise DataError(f"expected columns {missing}, got {list(frame.columns)}")

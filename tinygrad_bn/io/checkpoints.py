@@ -56,8 +56,9 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
         If the file cannot be written: the folder is missing or read-only, the disk full.
 
     Notes
-    ----- The structure is the JSON text under ``tinygrad_bn`` in the file's metadata. A flat state
-    dict makes a file that every reader of safetensors understands, the keys being the names.
+    -----
+    The structure is the JSON text under ``tinygrad_bn`` in the file's metadata. A flat state dict
+    makes a file that every reader of safetensors understands, the keys being the names.
 
     References
     ----------

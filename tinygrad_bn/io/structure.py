@@ -22,7 +22,8 @@ def take_apart(obj: Any) -> tuple[str, dict[str, Tensor]]:
     """The JSON text of a structure, and its tensors by names made of the keys that lead to them.
 
     Raises
-    ------ DtypeError
+    ------
+    DtypeError
         If it contains something other than tensors, numbers, strings, booleans, None, lists, tuples
         and dicts.
     ArgumentError
@@ -99,7 +100,7 @@ def decode(node: Any, tensor: Callable[[str], Tensor]) -> Any:
     if not isinstance(node, (dict, list)):
         return node
     if len(node) != 1 or isinstance(node, list):
-        raise ValueError(f"{node!r} is none of its parts")
+        raise ValueError("an object without a kind")
     ((kind, value),) = node.items()
     if kind == "tensor":
         return tensor(value)

@@ -56,8 +56,9 @@ def load_torch(path: str | os.PathLike[str], device: object = None) -> Any:
         If the file cannot be read, is truncated, or contains anything but tensors and plain data.
 
     Notes
-    ----- Nothing in the file is run: a name that is not one of the few that tensors need is an
-    error. Tensors come without ``requires_grad``, parameters as tensors, ordered dictionaries as
+    -----
+    Nothing in the file is run: a name that is not one of the few that tensors need is an error.
+    Tensors come without ``requires_grad``, parameters as tensors, ordered dictionaries as
     dictionaries. As in PyTorch, tensors that shared memory when they were saved share it again, on
     the CPU.
     """
