@@ -1,0 +1,72 @@
+"""The examples run, each in a process of its own, and show what they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    (path,) = (p for p in EXAMPLES if p.name.startswith(name))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, str(path), *arguments],
+        env=environment,
+        check=check,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_each_is_numbered_and_short(path):
+    assert re.match(r"\d\d_", path.name)
+    assert len(path.read_text().splitlines()) <= 100
+
+
+def test_tensors():
+    out = run("01").stdout
+    gradients = re.findall(r"tensor\((\[.*?\])", out)
+    assert gradients[-1] == gradients[-2]  # d/dw, and by hand
+    assert "-cos(1.5) = -0.070737" in out
+    assert out.endswith("True\n")
+
+
+def test_mlp_reads_digits():
+    accuracies = [float(a) for a in re.findall(r"accuracy ([\d.]+)%", run("02").stdout)]
+    assert len(accuracies) == 5
+    assert accuracies[-1] > 93
+
+
+def test_batch_norm_keeps_a_deep_sigmoid_network_learning():
+    without, with_norm = re.findall(r"steps: ([\d.]+)%", run("03").stdout)
+    assert float(without) < 30
+    assert float(with_norm) > 80
+
+
+def test_gradient_penalty_makes_the_fit_smoother():
+    slopes = [float(s) for s in re.findall(r"slope +([\d.]+)", run("04").stdout)]
+    assert slopes[0] > slopes[1] > slopes[2]
+
+
+def test_gpu_example_runs_on_the_cpu_and_refuses_without_a_gpu(tmp_path):
+    assert "5 steps on cpu" in run("05", "--device", "cpu", "--steps", "5").stdout
+    refused = subprocess.run(
+        [sys.executable, str(EXAMPLES[4])],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert refused.returncode == 1
+    assert "no CUDA GPU here" in refused.stderr
