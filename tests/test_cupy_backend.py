@@ -22,6 +22,7 @@ from tinygrad_bn.errors import BackendError, DtypeError
 cupy_standin.install()
 adapter: Any = importlib.import_module("tinygrad_bn.backends.cupy_backend")
 CPU, GPU = get_backend("numpy"), get_backend("cupy")
+NATIVE: Any = GPU.array_type
 
 only_stand_in = pytest.mark.skipif(
     not cupy_standin.is_installed(), reason="imagines other machines, which a real GPU cannot"
@@ -64,10 +65,10 @@ def assert_same(word: str, *args: Any, **kwargs: Any) -> None:
         expected = getattr(CPU.xp, word)(*args, **kwargs)
     with GPU.guard:  # type: ignore[union-attr]
         result = getattr(GPU.xp, word)(*on_gpu(args), **kwargs)
-    pairs = zip(result, expected, strict=True) if word == "nonzero" else [(result, expected)]
-    for got, other in pairs:
+    results, wanted = (result, expected) if word == "nonzero" else ((result,), (expected,))
+    for got, other in zip(results, wanted, strict=True):
         want: Any = np.asarray(other)
-        assert isinstance(got, GPU.array_type), word
+        assert isinstance(got, NATIVE), word
         assert (got.shape, got.dtype) == (want.shape, want.dtype), word
         host = GPU.to_numpy(got)
         if want.dtype.kind in "fV":
@@ -279,7 +280,7 @@ class TestMemory:
         values: list[Any] = [1, 2.5, True, [1, 2], [[1.0], [2.0]], np.arange(3), np.float32(2)]
         for value in (*values, range(3)):
             array = GPU.asarray(value)
-            assert isinstance(array, GPU.array_type)
+            assert isinstance(array, NATIVE)
             assert array.dtype == np.asarray(value).dtype
             np.testing.assert_array_equal(GPU.to_numpy(array), value)
 

@@ -203,6 +203,12 @@ class TestDevices:
             for view in (x.T, x.reshape(6), x[0], x[:, None]):
                 assert view.device.id == 0
 
+    def test_views_know_whose_memory_they_are(self, x: Any) -> None:
+        for view in (x.T[0], x[0, 0], cupy.transpose(x), cupy.squeeze(x[:1]), x.ravel()):
+            assert view.base is x
+        for copied in (x, x[[0, 1]], x.copy(), x + 1, x.sum()):
+            assert copied.base is None
+
     def test_devices_nest(self) -> None:
         first, second = cupy.cuda.Device(0), cupy.cuda.Device(1)
         with second, first, second:

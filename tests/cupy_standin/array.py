@@ -30,11 +30,14 @@ class ndarray:
     __array_priority__ = 100
     __array_ufunc__ = None  # CuPy would take numpy.exp(x); the library has no business to call it
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_a", "_device")
+    __slots__ = ("__weakref__", "_a", "_device", "base")
+    base: ndarray | None
+    """The array that owns the memory, if it is not this one."""
 
     def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
         self._a = np.empty(shape, dtype, order=order)  # type: ignore[call-overload]
         self._device = current_device()
+        self.base = None
 
     def __array__(self, *args: object, **kwargs: object) -> Any:
         raise TypeError(NO_CONVERSION)
@@ -85,7 +88,7 @@ class ndarray:
         return SimpleNamespace(ptr=self._a.ctypes.data, device_id=self._device)
 
     @property
-    def T(self) -> ndarray:
+    def T(self) -> Any:
         return view_of(self, self._a.T)
 
     def get(
@@ -156,10 +159,10 @@ class ndarray:
         with np.errstate(all="ignore"):
             self._a[...] = host_of(value)
 
-    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> ndarray:
+    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Any:
         return view_of(self, self._a.reshape(*shape, order=order))
 
-    def transpose(self, *axes: Any) -> ndarray:
+    def transpose(self, *axes: Any) -> Any:
         return view_of(self, self._a.transpose(*axes))
 
     def scatter_add(self, slices: Any, value: Any) -> None:
@@ -171,12 +174,13 @@ class ndarray:
         with np.errstate(all="ignore"):
             np.add.at(host_of(self), index_of(slices), host_of(value))
 
-    def __getitem__(self, index: Any) -> ndarray:
+    def __getitem__(self, index: Any) -> Any:
         inside = index_of(index)
         try:
-            return view_of(self, np.asarray(self._a[inside]))
+            part = self._a[with_ellipsis(inside)]
         except IndexError as error:
             raise out_of_bounds(error, inside) from error
+        return view_of(self, part)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
@@ -203,16 +207,19 @@ def wrap(result: Any) -> Any:
         array = ndarray.__new__(ndarray)
         array._a = np.asarray(result)
         array._device = current_device()
+        array.base = None
         return array
     if isinstance(result, (tuple, list)):
         return type(result)(wrap(x) for x in result)
     return result
 
 
-def view_of(base: ndarray, result: np.ndarray[Any, Any]) -> ndarray:
-    """Part of an array, or the same memory in another shape, which needs no work of the device."""
-    view: ndarray = wrap(result)
-    view._device = base._device
+def view_of(array: ndarray, result: Any) -> Any:
+    """A result; it needs no work of the device where it is the memory of ``array``, seen anew."""
+    view = wrap(result)
+    if isinstance(result, np.ndarray) and np.may_share_memory(result, array._a):
+        view._device = array._device
+        view.base = array if array.base is None else array.base
     return view
 
 
@@ -250,6 +257,12 @@ def index_of(index: Any) -> Any:
     return index
 
 
+def with_ellipsis(index: Any) -> Any:
+    """The same index, for which NumPy returns a view, not a scalar, of a single element."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return parts if any(i is Ellipsis for i in parts) else (*parts, Ellipsis)
+
+
 def from_host(value: Any, dtype: Any = None) -> Any:
     """A copy, on the current device, of what NumPy understands."""
     traffic.h2d += 1
@@ -269,7 +282,7 @@ def method(name: str) -> Callable[..., Any]:
         expected.bind(self, *args, **kwargs)
         given = {key: host_of(value) for key, value in kwargs.items()}
         with np.errstate(all="ignore"):
-            return wrap(getattr(host_of(self), name)(*map(host_of, args), **given))
+            return view_of(self, getattr(host_of(self), name)(*map(host_of, args), **given))
 
     run.__name__ = name
     return run

@@ -34,7 +34,8 @@ def checked(name: str, function: Callable[..., Any] | None = None) -> Callable[.
         expected.bind(*args, **kwargs)
         given = {key: host_of(value) for key, value in kwargs.items()}
         with np.errstate(all="ignore"):
-            return wrap(inner(*(host_of(x) for x in args), **given))
+            result = inner(*(host_of(x) for x in args), **given)
+        return view_of(args[0], result) if args and isinstance(args[0], ndarray) else wrap(result)
 
     return run
 
