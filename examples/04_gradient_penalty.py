@@ -11,7 +11,7 @@ from tinygrad_bn import nn
 
 
 def fit(penalty: float) -> tuple[float, float]:
-    """The mean squared slope, and the error against the sine, of a network trained on ten points."""
+    """The mean squared slope, and the error against the sine, of a network fitted to it."""
     tg.manual_seed(0)
     x = tg.linspace(-1.0, 1.0, 10)[:, None]
     y = (math.pi * x).sin() + 0.3 * tg.randn(10, 1)
@@ -42,6 +42,4 @@ def fit(penalty: float) -> tuple[float, float]:
 
 for penalty in (0.0, 1e-3, 1e-2):
     roughness, error = fit(penalty)
-    print(
-        f"penalty {penalty:<6} mean squared slope {roughness:7.2f}   error against the sine {error:.3f}"
-    )
+    print(f"penalty {penalty:<6} mean squared slope {roughness:5.2f}   error {error:.3f}")

@@ -135,6 +135,8 @@ class TestExactness:
     def test_sixteen_bits_keep_statistics_in_32(self, device):
         layer = nn.BatchNorm1d(3, dtype=tg.float16, device=device)
         assert layer.running_var.dtype == np.float32
+        halved = nn.BatchNorm1d(3).half()
+        assert (halved.weight.dtype, halved.running_var.dtype) == (np.float16, np.float32)
         x = tg.tensor(RNG.normal(100, 1e-1, (64, 3)), dtype=tg.float16, device=device)
         y = layer(x)
         assert y.dtype == np.float16

@@ -7,8 +7,9 @@ from typing import Any
 
 from tinygrad_bn import creation
 from tinygrad_bn.config import recomputing
+from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, ShapeError
-from tinygrad_bn.nn.module import Module
+from tinygrad_bn.nn.module import Module, convert
 from tinygrad_bn.ops.normalization import batch_norm, layer_norm, require_several
 from tinygrad_bn.tensor import Buffer, Parameter, Tensor
 
@@ -73,6 +74,14 @@ class BatchNorm(Normalization):
         self.running_mean = Buffer(zeros)
         self.running_var = Buffer(creation.ones_like(zeros))
         self.num_batches_tracked = Buffer(creation.zeros((), dtype="int64", device=device))
+
+    def _convert(self, dtype: Any, device: object) -> None:
+        """γ and β as asked; the running statistics never in fewer bits than float32."""
+        for parameter in self.parameters(recurse=False):
+            convert(parameter, dtype, device)
+        narrow = dtype is not None and dtype.itemsize < 4
+        for buffer in self.buffers(recurse=False):
+            convert(buffer, float32 if narrow else dtype, device)
 
     def reset_running_stats(self) -> None:
         """Forget every batch seen: mean 0, variance 1."""
