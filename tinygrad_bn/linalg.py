@@ -29,12 +29,13 @@ def norm(
     *,
     dtype: Any = None,
 ) -> Tensor:
-    """The norm of a vector along one axis, or of a matrix along two; by default of all elements as one vector.
+    """The norm of a vector along one axis, of a matrix along two, or of all elements as one vector.
 
     Parameters
     ----------
-    ord : None for the 2-norm of all elements. Of a vector the p of `vector_norm`. Of a matrix "fro", the 2-norm of
-        its elements; 1, the greatest sum of |A| down a column; infinity, along a row; negative, the smallest.
+    ord : None for the 2-norm of all elements. Of a vector the p of `vector_norm`. Of a matrix
+        "fro", the 2-norm of its elements; 1, the greatest sum of |A| down a column; infinity,
+        along a row; negative, the smallest.
 
     Raises
     ------

@@ -23,7 +23,7 @@ __all__ = ["einsum"]
 
 
 class EinSum(Function):
-    """The contraction of several operands, none of which has a label twice or an axis that broadcasts."""
+    """The contraction of several operands, in which no label is repeated and no axis broadcasts."""
 
     def forward(self, *operands: Array, terms: tuple[str, ...], output: str) -> Array:
         self.operands, self.terms, self.output = operands, terms, output
@@ -48,7 +48,7 @@ class EinSum(Function):
 
 
 def parse(equation: str, ranks: list[int]) -> tuple[list[str], str]:
-    """A term of labels for each operand, and the output's, with letters in place of every ellipsis."""
+    """The labels of each operand, and the output's, with letters in place of every ellipsis."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     letters = (left + right).replace("...", "").replace(",", "")
@@ -77,7 +77,7 @@ def parse(equation: str, ranks: list[int]) -> tuple[list[str], str]:
 
 
 def diagonal(x: Tensor, term: str) -> tuple[Tensor, str]:
-    """The elements at which all axes of a label have the same index, for each label that is repeated."""
+    """The elements at which all axes of one label have one index, for each repeated label."""
     for label, times in Counter(term).items():
         if times == 1:
             continue
@@ -109,9 +109,10 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
     Parameters
     ----------
-    equation : a term of letters for each operand, one for each axis. Axes of the same letter run together; a letter
-        twice in one term takes a diagonal; those missing after ``->`` are summed over. ``...`` stands for any axes,
-        which broadcast. Without ``->`` the output has the letters that occur once, in alphabetical order.
+    equation : a term of letters for each operand, one for each axis. Axes of the same letter run
+        together; a letter twice in one term takes a diagonal; those missing after ``->`` are
+        summed over. ``...`` stands for any axes, which broadcast. Without ``->`` the output has
+        the letters that occur once, in alphabetical order.
     operands : tensors, or one sequence of them.
 
     Raises
@@ -140,7 +141,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
 
 def contracted(x: Tensor, term: str, output: str) -> Tensor:
-    """One operand with the labels that the output lacks summed over, and the others in its order."""
+    """One operand, summed over the labels that the output lacks, with the others in its order."""
     summed = tuple(i for i, label in enumerate(term) if label not in output)
     if summed:
         x, term = sum(x, summed, dtype=x.array.dtype), "".join(c for c in term if c in output)

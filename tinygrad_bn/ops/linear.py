@@ -82,7 +82,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
     Shapes
     ------
-    (..., n, k) @ (..., k, m) -> (..., n, m); a vector (k,) counts as a row on the left and a column on the right.
+    (..., n, k) @ (..., k, m) -> (..., n, m); a vector (k,) counts as a row on the left and as a
+    column on the right.
     """
     require_tensor(input)
     require_tensor(other, "other")

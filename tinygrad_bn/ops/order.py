@@ -95,12 +95,12 @@ def position(input: Tensor, dim: int | None, keepdim: bool, word: str) -> Tensor
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Where the first of the greatest along ``dim`` is, or where in the flattened tensor, as int64."""
+    """Where the first of the greatest is, along ``dim`` or in the flattened tensor; int64."""
     return position(input, dim, keepdim, "argmax")
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """Where the first of the smallest along ``dim`` is, or where in the flattened tensor, as int64."""
+    """Where the first of the smallest is, along ``dim`` or in the flattened tensor; int64."""
     return position(input, dim, keepdim, "argmin")
 
 
@@ -123,29 +123,29 @@ def first(input: Tensor, dim: int, keepdim: bool, word: str) -> ValuesAndIndices
 def max(
     input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False
 ) -> Tensor | ValuesAndIndices:
-    """The greatest element; along ``dim``, with where it is; of two tensors, the greater of each pair.
+    """The greatest element; along ``dim``, with where it is; of two tensors, pair by pair.
 
-    Over all elements, equal ones share the gradient evenly; along ``dim`` the first of them gets it.
+    Over all elements equal ones share the gradient evenly; along ``dim`` the first gets it.
     """
     if isinstance(dim, Variable):
-        return maximum(input, dim)  # type: ignore[arg-type]
+        return maximum(input, dim)
     return amax(input, None, keepdim) if dim is None else first(input, dim, keepdim, "argmax")
 
 
 def min(
     input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False
 ) -> Tensor | ValuesAndIndices:
-    """The smallest element; along ``dim``, with where it is; of two tensors, the smaller of each pair.
+    """The smallest element; along ``dim``, with where it is; of two tensors, pair by pair.
 
-    Over all elements, equal ones share the gradient evenly; along ``dim`` the first of them gets it.
+    Over all elements equal ones share the gradient evenly; along ``dim`` the first gets it.
     """
     if isinstance(dim, Variable):
-        return minimum(input, dim)  # type: ignore[arg-type]
+        return minimum(input, dim)
     return amin(input, None, keepdim) if dim is None else first(input, dim, keepdim, "argmin")
 
 
 def ranking(input: Tensor, dim: int, descending: bool, count: int | None = None) -> Tensor:
-    """Where the elements along ``dim`` are in order, equal ones in theirs; only the first ``count``."""
+    """Where the elements along ``dim`` are, in order: the first ``count``, or all."""
     xp, size = input.backend.xp, input.array.shape[dim]
 
     def order(x: Array) -> Array:

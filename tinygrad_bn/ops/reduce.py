@@ -88,8 +88,8 @@ class Mean(Function):
 class Prod(Function):
     """The product over some axes.
 
-    The gradient of a factor is the product of the others. It is computed as such, through a tree of partial
-    products, since the quotient of the product and the factor means nothing where a factor is 0.
+    The gradient of a factor is the product of the others. It is computed as such, through a tree of
+    partial products, since dividing the product by the factor means nothing where that is 0.
     """
 
     def forward(self, x: Array, *, dims: tuple[int, ...], keepdim: bool) -> Array:
@@ -202,7 +202,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
     Notes
     -----
-    Log n products of shifted copies, so that gradients of every order are right where factors are 0.
+    Log n products of shifted copies, so that gradients of every order are right at zeros too.
 
     References
     ----------
@@ -241,4 +241,4 @@ def _logical(word: str, input: Tensor, dim: int | Sequence[int] | None, keepdim:
 def count_nonzero(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """How many elements over ``dim`` differ from 0."""
     require_tensor(input)
-    return sum(input != 0, dim)  # type: ignore[arg-type]
+    return sum(input != 0, dim)

@@ -1,4 +1,4 @@
-"""Variances, norms, and sums of exponentials: statistics that need care with rounding, overflow or zeros."""
+"""Variances, norms, and sums of exponentials: what needs care with rounding, overflow or zeros."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ __all__ = [
 
 
 class Variance(Function):
-    """The sum of squared deviations over the count less a correction; with ``root``, the root of that.
+    """The sum of squared deviations over the count less a correction; with ``root``, its root.
 
     Two passes, and a third that takes away what rounding left in the mean: nothing large cancels.
 
     References
     ----------
-    T. F. Chan, G. H. Golub, R. J. LeVeque (1983), Algorithms for computing the sample variance, eq. 1.7.
+    T. F. Chan, G. H. Golub, R. J. LeVeque (1983), Algorithms for computing the sample variance: the
+    corrected two-pass algorithm.
     """
 
     def forward(
@@ -102,7 +103,7 @@ class Norm(Function):
 
 
 class LogSumExp(Function):
-    """log Σ exp(x), shifted by the maximum so that nothing overflows; -inf over nothing but -inf."""
+    """log Σ exp(x), shifted by the maximum so that nothing overflows."""
 
     def forward(self, x: Array, *, dims: tuple[int, ...], keepdim: bool) -> Array:
         xp, shape = self.xp, reduced(x.shape, dims, keepdim)
@@ -174,9 +175,9 @@ def var(
 
     Parameters
     ----------
-    correction : what the count is lessened by: 1 by default, Bessel's; 0 for the biased variance. Where nothing
-        of the count is left, the result is NaN, or infinite if the elements differ.
-    unbiased : the same as correction 1 (True) or 0 (False); it may also come in the place of ``dim``.
+    correction : what the count is lessened by: 1 by default, Bessel's; 0 for the biased variance.
+        Where nothing of the count is left, the result is NaN, or infinite if the elements differ.
+    unbiased : the same as correction 1 (True) or 0 (False); it may come in the place of ``dim``.
     """
     return spread(input, dim, unbiased, keepdim, correction, root=False)
 
@@ -189,7 +190,7 @@ def std(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The standard deviation over ``dim``; parameters as of `var`. The gradient of a constant is 0."""
+    """The standard deviation; parameters as of `var`. The gradient of a constant is 0."""
     return spread(input, dim, unbiased, keepdim, correction, root=True)
 
 
@@ -272,13 +273,13 @@ def norm(
     ArgumentError
         For "nuc", which needs singular values.
     """
-    if p not in ("fro",) and not isinstance(p, (int, float)):
+    if p != "fro" and not isinstance(p, (int, float)):
         raise ArgumentError(f"expected p as a number or 'fro', got {p!r}")
     return vector_norm(input, 2 if p == "fro" else p, dim, keepdim, dtype=dtype)  # type: ignore[arg-type]
 
 
 def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
-    """log Σ exp(input) over ``dim``, without overflow; -inf over no elements, or over nothing but -inf."""
+    """log Σ exp(input) over ``dim``, without overflow; -inf over nothing, or nothing but -inf."""
     x = floating(input)
     return LogSumExp.apply(x, dims=axes(dim, x.array.ndim), keepdim=keepdim)  # type: ignore[no-any-return]
 
