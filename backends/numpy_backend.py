@@ -81,6 +81,8 @@ EXTRAS: Mapping[str, Callable[..., Any]] = {
     "sigmoid": sigmoid,
     "astype": astype,
     "clip": in_float32(np.clip, ("bfloat16",)),  # which NumPy would widen
+    "argsort": in_float32(np.argsort, ("bfloat16",)),  # where ml_dtypes leaves NaN in its place
+    "sort": in_float32(np.sort, ("bfloat16",)),
     "contiguous": contiguous,
     "add_at": add_at,
     "add_along_axis": add_along_axis,
