@@ -121,6 +121,7 @@ class Tensor(Methods, Variable):
         if not isinstance(value, Tensor):
             raise DtypeError(f"expected a tensor, got {type(value).__name__}")
         self.array, self.backend, self._stamp = value.array, value.backend, value._stamp
+        self.slot = None  # it was laid out for what was there before
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The NumPy array inside, sharing memory.

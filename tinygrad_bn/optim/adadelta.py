@@ -24,7 +24,7 @@ def adadelta_update(
     eps: Array,
     weight_decay: Array | None,
 ) -> tuple[Array, Array, Array]:
-    """One step along the gradient, scaled by the root mean square of steps over that of gradients."""
+    """One step along the gradient, scaled by the root mean square of steps over gradients."""
     xp, to = backend.xp, rounding(backend, param)
     param, grad = to(param), to(grad)
     grad = with_l2(to, param, grad, weight_decay)

@@ -80,7 +80,7 @@ class Bucket:
         ]
 
     def arrange(self, entries: Sequence[Mapping[str, Any]], counters: Collection[str]) -> None:
-        """Form the runs from each parameter's saved state; ``counters`` names what is one number."""
+        """Form the runs from saved state; ``counters`` names what is a single number."""
         edges = [
             i
             for i in range(1, len(entries))
@@ -197,7 +197,7 @@ class Run:
         return flat
 
     def split(self, present: list[bool]) -> list[Run]:
-        """The longest parts in which all have a gradient, or none; each counts for itself from now."""
+        """The longest parts where all have a gradient, or none; each counts for itself from now."""
         edges = [i for i in range(self.start + 1, self.stop) if present[i] is not present[i - 1]]
         if not edges:
             return [self]

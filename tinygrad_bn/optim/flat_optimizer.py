@@ -89,7 +89,7 @@ class FlatOptimizer(Optimizer):
         return loss
 
     def _settled(self) -> list[Bucket]:
-        """All buckets, with gradients checked, laid out again where parameters do not fit any more."""
+        """All buckets, gradients checked, laid out again where parameters do not fit."""
         for number, group in enumerate(self.param_groups):
             buckets = self._buckets[number]
             if not all(bucket.fits() for bucket in buckets) or self._regrouped(group, buckets):

@@ -21,7 +21,7 @@ from tinygrad_bn.tensor import Tensor
 
 
 class LBFGS(Optimizer):
-    """L-BFGS: steps along -H g, where the last steps and gradients approximate the inverse Hessian H.
+    """L-BFGS: steps along -H g; the last steps and gradients approximate the inverse Hessian H.
 
     Each ``step(closure)`` makes up to ``max_iter`` iterations; the closure clears the gradients,
     computes the loss and its gradients, and returns it. There is one group of parameters, of one

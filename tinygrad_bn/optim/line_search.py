@@ -51,7 +51,7 @@ def strong_wolfe(
     *,
     max_evaluations: int,
 ) -> tuple[Point, int]:
-    """A point with f ≤ f₀ + c₁ t f₀' and |f'| ≤ c₂ |f₀'|, or the best found; and how many were tried.
+    """A point with f ≤ f₀ + c₁ t f₀' and |f'| ≤ c₂ |f₀'|, or the best found; how many were tried.
 
     Parameters
     ----------

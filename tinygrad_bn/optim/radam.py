@@ -49,7 +49,7 @@ def radam_update(
 
 
 class RAdam(FlatOptimizer):
-    """Adam that steps along m̂ until ρₜ, the length of the average v, exceeds 5; then r m̂ / (√v̂ + ε).
+    """Adam that steps along m̂ until the length ρₜ of the average v exceeds 5; then r m̂ / (√v̂ + ε).
 
     ρₜ = ρ∞ - 2 t β₂ᵗ / (1 - β₂ᵗ), ρ∞ = 2 / (1 - β₂) - 1, r² = (ρₜ - 4) (ρₜ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞
     - 2) ρₜ).

@@ -178,7 +178,7 @@ class SGDScheduleFree(ScheduleFree):
 
 
 class AdamWScheduleFree(ScheduleFree):
-    """z ← z - lrₜ (g / (√v + ε) + λ y), g at y = (1 - β₁) z + β₁ x; x averages the z, lrₜ = lr √(1 - β₂ᵗ).
+    """z ← z - lrₜ (g / (√v + ε) + λ y), with lrₜ = lr √(1 - β₂ᵗ), g at y, and x averaging the z.
 
     Parameters
     ----------
