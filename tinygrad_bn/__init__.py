@@ -13,6 +13,7 @@ if not (_package / "backends").is_dir():  # a source checkout: the adapters live
     __path__.append(str(_package.parent))
 
 from tinygrad_bn import autograd as autograd
+from tinygrad_bn import cuda as cuda
 from tinygrad_bn import linalg as linalg
 from tinygrad_bn.autograd import Function as Function
 from tinygrad_bn.backend import Device as device

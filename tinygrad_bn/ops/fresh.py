@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def beside(x: Tensor, word: str, *args: Any, dtype: Any) -> Tensor:
     with x.backend.guard or nullcontext():
         wanted = x.array.dtype if dtype is None else as_dtype(dtype)
-        return x.wrap_like(getattr(x.backend.xp, word)(*args, dtype=wanted))
+        made: Tensor = x.wrap_like(getattr(x.backend.xp, word)(*args, dtype=wanted))
+    return made
 
 
 def new_zeros(input: Tensor, *size: Any, dtype: Any = None) -> Tensor:
@@ -36,4 +37,5 @@ def new_full(input: Tensor, size: Any, fill_value: float, *, dtype: Any = None) 
 def new_tensor(input: Tensor, data: Any, *, dtype: Any = None) -> Tensor:
     """A copy of ``data``."""
     wanted = input.array.dtype if dtype is None else as_dtype(dtype)
-    return input.wrap_like(input.backend.copy(input.backend.asarray(data, wanted)))
+    made: Tensor = input.wrap_like(input.backend.copy(input.backend.asarray(data, wanted)))
+    return made

@@ -68,7 +68,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     Raises
     ------
     RangeError
-        For an index outside of its axis, too many indices, or a mask of another shape than its axes.
+        For an index outside of its axis, too many indices, or a mask that does not fit.
     DtypeError
         For an index that is no whole number, slice, None, Ellipsis, integers or booleans.
     """
@@ -78,7 +78,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
 
 def parse(x: Tensor, index: Any) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]:
-    """An index of integers and slices, then one of arrays on what that leaves; None for no change."""
+    """An index of integers and slices, then one of arrays on what that leaves; or None."""
     shape = x.array.shape
     parts = [part_of(p, x) for p in (index if isinstance(index, tuple) else (index,))]
     rest = len(shape) - sum(map(axes_taken, parts))

@@ -157,7 +157,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def tensor_split(
     input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0
 ) -> tuple[Tensor, ...]:
-    """Views of so many parts of an axis, the first ones one larger if need be, or cut at indices."""
+    """Views of so many parts of an axis, the first ones larger, or cut at indices."""
     axis, size = axis_and_size(input, dim)
     if isinstance(indices_or_sections, (tuple, list)):
         edges = [0, *(slice(None, i).indices(size)[1] for i in indices_or_sections), size]

@@ -257,7 +257,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Raises
     ------
     RangeError
-        For a label outside of [0, num_classes); by default there is one class more than the greatest.
+        For a label outside of [0, num_classes); the default is one more than the greatest.
     """
     require_index(tensor, tensor)
     backend, labels = tensor.backend, tensor.array
@@ -270,7 +270,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     require_within(backend, labels, 0, num_classes)
     with backend.guard or nullcontext():
         classes = backend.xp.arange(num_classes, dtype=labels.dtype)
-        return tensor.wrap_like(backend.xp.astype(labels[..., None] == classes, np.int64))
+        hot: Tensor = tensor.wrap_like(backend.xp.astype(labels[..., None] == classes, np.int64))
+    return hot
 
 
 def where(
