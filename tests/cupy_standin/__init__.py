@@ -18,16 +18,15 @@ Names that CuPy has and the stand-in has not yet raise NotImplementedError: add 
 from __future__ import annotations
 
 from .array import SilentOnGPU
-from .gpus import count_traffic, machine, math_modes, other_machine, traffic
+from .gpus import Traffic, count_traffic, math_modes, other_machine
 from .modules import install, is_installed
 
 __all__ = [
     "SilentOnGPU",
+    "Traffic",
     "count_traffic",
     "install",
     "is_installed",
-    "machine",
     "math_modes",
     "other_machine",
-    "traffic",
 ]
