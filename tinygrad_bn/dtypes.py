@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.errors import DtypeError
+from tinygrad_bn.errors import DependencyError, DtypeError
 
 __all__ = [
     "bool",
@@ -44,13 +44,15 @@ def bfloat16() -> np.dtype[Any]:
 
     Raises
     ------
-    DtypeError
+    DependencyError
         If ml_dtypes is not installed.
     """
     try:
         from ml_dtypes import bfloat16 as scalar
     except ModuleNotFoundError:
-        raise DtypeError("bfloat16 needs the package ml_dtypes, which is not installed") from None
+        raise DependencyError(
+            "bfloat16 needs ml_dtypes, which is not installed; pip install ml_dtypes"
+        ) from None
     found: np.dtype[Any] = np.dtype(scalar)
     return found
 

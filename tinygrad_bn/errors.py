@@ -30,6 +30,10 @@ class BackendError(TinygradError):
     """A backend or device that is missing, unknown, or mixed with another."""
 
 
+class DependencyError(TinygradError, ImportError):
+    """An optional package that is asked for and not installed."""
+
+
 class GradientError(TinygradError):
     """A gradient that does not exist, is gone, or would be wrong."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tinygrad_bn.data import TableTransform, from_csv
-from tinygrad_bn.errors import ArgumentError, BackendError, DataError
+from tinygrad_bn.errors import ArgumentError, DataError, DependencyError
 from tinygrad_bn.random import Generator
 
 pandas = pytest.importorskip("pandas")
@@ -285,5 +285,5 @@ class TestFromCsv:
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "pandas", None)
-        with pytest.raises(BackendError, match="pip install pandas"):
+        with pytest.raises(DependencyError, match="pip install pandas"):
             from_csv(path, "y")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tinygrad_bn.backend import Device
-from tinygrad_bn.errors import ArgumentError, BackendError, DataError, DtypeError
+from tinygrad_bn.errors import ArgumentError, BackendError, DataError, DependencyError, DtypeError
 from tinygrad_bn.io import load, save
 from tinygrad_bn.tensor import Parameter, Tensor
 
@@ -281,7 +281,7 @@ class TestWhatCannotBeSaved:
         save({}, tmp_path / "x")
         monkeypatch.setitem(sys.modules, "safetensors", None)
         for action in (lambda: save({}, tmp_path / "y"), lambda: load(tmp_path / "x")):
-            with pytest.raises(BackendError, match="pip install safetensors"):
+            with pytest.raises(DependencyError, match="pip install safetensors"):
                 action()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_bn.data.columns import Category, Number, numbers
 from tinygrad_bn.data.dataset import TensorDataset
-from tinygrad_bn.errors import ArgumentError, BackendError, DataError
+from tinygrad_bn.errors import ArgumentError, DataError, DependencyError
 from tinygrad_bn.random import Generator, default_generator, randperm
 from tinygrad_bn.tensor import Tensor
 
@@ -256,7 +256,7 @@ def pandas_library() -> ModuleType:
     try:
         import pandas
     except ModuleNotFoundError:
-        raise BackendError(
+        raise DependencyError(
             "expected the package pandas, which tables need, got none; pip install pandas"
         ) from None
     return pandas

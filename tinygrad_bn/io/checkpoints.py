@@ -11,7 +11,7 @@ import numpy as np
 
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.dtypes import bfloat16
-from tinygrad_bn.errors import BackendError, DataError
+from tinygrad_bn.errors import DataError, DependencyError
 from tinygrad_bn.files import read_whole, replacing
 from tinygrad_bn.io.structure import put_together, take_apart
 from tinygrad_bn.io.torch_files import from_bytes, is_torch
@@ -127,7 +127,7 @@ def library() -> ModuleType:
     try:
         import safetensors
     except ModuleNotFoundError:
-        raise BackendError(
+        raise DependencyError(
             "expected the package safetensors, which saving and loading need, got none; "
             "pip install safetensors"
         ) from None
