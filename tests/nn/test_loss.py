@@ -66,6 +66,7 @@ def quiet(function: Any, *args: Any, **options: Any) -> Any:
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")  # of PyTorch's kl_div for "mean"
 class TestPyTorchAgrees:
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
     @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -159,7 +160,6 @@ class TestPyTorchAgrees:
         x = np.array([-2.0, -0.5, 0.0, 0.25, 0.5, 3.0])
         assert_as_pytorch(name, x, np.zeros(6), reduction=reduction, **options)
 
-    @pytest.mark.filterwarnings("ignore:reduction:UserWarning")
     @pytest.mark.parametrize("reduction", [*REDUCTIONS, "batchmean"])
     def test_on_kl_div_with_probabilities_of_zero(self, reduction: str) -> None:
         t = np.array([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array, Backend, kernel_point
-from tinygrad_bn.dtypes import float32
+from tinygrad_bn.dtypes import float32, int64
 from tinygrad_bn.errors import ArgumentError, DtypeError, GradientError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
 from tinygrad_bn.ops.loss import require_reduction
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Labels(NamedTuple):
-    """What labels say of C classes."""
+    """What labels say of C classes, (N, 1, *S) each."""
 
-    chosen: Array
-    """(N, C, *S): whether it is this class."""
+    index: Array
+    """The label; 0 where it is no class, so that it may be read with."""
     ignored: Array
-    """(N, 1, *S): whether the label is to be passed over."""
+    """Whether the label is to be passed over."""
     weight: Array
-    """(N, 1, *S): of the label's class; 0 for an ignored label, NaN for one that is no class."""
+    """Of the label's class; 0 for an ignored label, NaN for another that is no class."""
 
 
 def per_class(xp: Any, values: Array, ndim: int) -> Array:
@@ -42,17 +42,18 @@ def per_class(xp: Any, values: Array, ndim: int) -> Array:
 def read_labels(
     xp: Any, x: Array, target: Array, weight: Array | None, ignore_index: int
 ) -> Labels:
-    """What the labels say of the classes that x (N, C, *S) has scores for."""
+    """What the labels (N, *S) say of the classes that x (N, C, *S) has scores for."""
     target = xp.expand_dims(target, 1)
-    chosen = target == per_class(xp, xp.arange(x.shape[1]), len(x.shape))
     ignored = target == ignore_index
-    known = xp.any(chosen, axis=1, keepdims=True)
-    if weight is None:
-        found = xp.astype(known, x.dtype)
-    else:
-        weights = xp.where(chosen, per_class(xp, weight, len(x.shape)), 0.0)
-        found = xp.sum(weights, axis=1, keepdims=True)
-    return Labels(chosen, ignored, xp.where(ignored, 0.0, xp.where(known, found, math.nan)))
+    known = xp.logical_and(target >= 0, target < x.shape[1])
+    index = xp.where(known, target, 0)
+    found = xp.astype(known, x.dtype) if weight is None else weight[index]
+    return Labels(index, ignored, xp.where(ignored, 0.0, xp.where(known, found, math.nan)))
+
+
+def is_label(xp: Any, x: Array, target: Array) -> Array:
+    """Whether each class of x (N, C, *S) is the label's."""
+    return xp.expand_dims(target, 1) == per_class(xp, xp.arange(x.shape[1]), len(x.shape))
 
 
 @kernel_point
@@ -80,9 +81,8 @@ def softmax_cross_entropy(
     greatest = xp.max(x, axis=1, keepdims=True)
     centred = x - greatest
     total = xp.log(xp.sum(xp.exp(centred), axis=1, keepdims=True))
-    chosen, ignored, found = read_labels(xp, x, target, weight, ignore_index)
-    picked = xp.sum(xp.where(chosen, centred, 0.0), axis=1, keepdims=True)
-    losses = found * (total - picked)
+    index, ignored, found = read_labels(xp, x, target, weight, ignore_index)
+    losses = found * (total - xp.take_along_axis(centred, index, axis=1))
     if label_smoothing:
         costs = total - centred
         if weight is not None:
@@ -99,21 +99,25 @@ def softmax_cross_entropy_grad_input(
     x: Array,
     target: Array,
     weight: Array | None,
+    found: Array,
     greatest: Array,
     total: Array,
     ignore_index: int,
     label_smoothing: float,
 ) -> Array:
-    """The gradient of x from dy (N, 1, *S), that of the losses of `softmax_cross_entropy`."""
+    """The gradient of x from dy (N, 1, *S), that of the losses of `softmax_cross_entropy`.
+
+    ``found``, ``greatest`` and ``total`` are what that returned besides the losses.
+    """
     xp = backend.xp
-    chosen, ignored, found = read_labels(xp, x, target, weight, ignore_index)
-    wanted, mass = found * chosen, found
+    wanted, mass = found * is_label(xp, x, target), found
     if label_smoothing:
         even = label_smoothing / x.shape[1]
         share = xp.ones((x.shape[1],), dtype=x.dtype) if weight is None else weight
         wanted = (1 - label_smoothing) * wanted + even * per_class(xp, share, len(x.shape))
         mass = (1 - label_smoothing) * mass + even * xp.sum(share)
     p = xp.exp(x - greatest - total)
+    ignored = xp.expand_dims(target, 1) == ignore_index
     return xp.where(ignored, 0.0, dy * (mass * p - wanted))
 
 
@@ -157,14 +161,14 @@ class CrossEntropy(LabelLoss):
     ) -> Array:
         self.x, self.target, self.weight = x, target, weight
         self.options = ignore_index, label_smoothing
-        losses, weights, self.greatest, self.total = softmax_cross_entropy(
+        losses, self.found, self.greatest, self.total = softmax_cross_entropy(
             self.backend, wide(self.xp, x), target, weight, ignore_index, label_smoothing
         )
-        return narrow(self.xp, self.reduced(losses, weights, target, reduction), x)
+        return narrow(self.xp, self.reduced(losses, self.found, target, reduction), x)
 
     def backward(self, dy: Array, /) -> tuple[Array, None, None]:
         x, dy = wide(self.xp, self.x), self.of_each(dy)
-        kept = self.target, self.weight, self.greatest, self.total
+        kept = self.target, self.weight, self.found, self.greatest, self.total
         dx = softmax_cross_entropy_grad_input(self.backend, dy, x, *kept, *self.options)
         return dx, None, None
 
@@ -213,9 +217,9 @@ class NegativeLogLikelihood(LabelLoss):
     ) -> Array:
         xp = self.xp
         x = wide(xp, like := x)
-        self.chosen, ignored, self.found = read_labels(xp, x, target, weight, ignore_index)
-        picked = xp.sum(xp.where(self.chosen, x, 0.0), axis=1, keepdims=True)
-        losses = xp.where(ignored, 0.0, -self.found * picked)
+        index, ignored, self.found = read_labels(xp, x, target, weight, ignore_index)
+        self.chosen = is_label(xp, x, target)
+        losses = xp.where(ignored, 0.0, -self.found * xp.take_along_axis(x, index, axis=1))
         return narrow(xp, self.reduced(losses, self.found, target, reduction), like)
 
     def backward(self, dy: Array, /) -> tuple[Array, None, None]:
@@ -333,7 +337,7 @@ def cross_entropy(
     options = {"reduction": reduction, "label_smoothing": label_smoothing}
     if not is_floating(target.dtype):
         require_labels(input, target, ignore_index, "cross_entropy")
-        weight = class_weight(input, weight)
+        weight, target = class_weight(input, weight), cast(target, int64)
         return batched(CrossEntropy, input, target, weight, ignore_index=ignore_index, **options)
     if target.shape != input.shape:
         raise ShapeError(
@@ -362,4 +366,5 @@ def nll_loss(
     require_scores(input, target, "nll_loss")
     require_labels(input, target, ignore_index, "nll_loss")
     options = {"reduction": reduction, "ignore_index": ignore_index}
-    return batched(NegativeLogLikelihood, input, target, class_weight(input, weight), **options)
+    weight, target = class_weight(input, weight), cast(target, int64)
+    return batched(NegativeLogLikelihood, input, target, weight, **options)

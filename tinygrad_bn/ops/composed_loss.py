@@ -12,7 +12,7 @@ from tinygrad_bn.ops.elementwise import broadcastable, clamp, where
 from tinygrad_bn.ops.loss import reduce, require_pair, require_reduction
 from tinygrad_bn.ops.promotion import cast, promote, require_tensor
 from tinygrad_bn.ops.reduce import sum
-from tinygrad_bn.ops.shape import one_axis
+from tinygrad_bn.ops.shape import broadcast_tensors
 from tinygrad_bn.ops.unary import exp, log, sqrt
 
 if TYPE_CHECKING:
@@ -30,14 +30,12 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """
     require_floats(x1, "cosine_similarity")
     require_floats(x2, "cosine_similarity")
-    broadcastable(x1, x2)
-    a, b = promote(x1, x2)
+    a, b = broadcast_tensors(*promote(x1, x2))
     dtype = a.dtype
     if dtype.itemsize == 2:
         a, b = cast(a, float32), cast(b, float32)
-    at = one_axis(dim, max(a.ndim, b.ndim)) - max(a.ndim, b.ndim)
-    norms = [sqrt(clamp(sum(x * x, at), min=eps * eps)) for x in (a + 0 * b, b + 0 * a)]
-    return cast(sum(a * b, at) / (norms[0] * norms[1]), dtype)  # type: ignore[no-any-return]
+    norm_a, norm_b = (sqrt(clamp(sum(x * x, dim), min=eps * eps)) for x in (a, b))
+    return cast(sum(a * b, dim) / (norm_a * norm_b), dtype)  # type: ignore[no-any-return]
 
 
 def cosine_embedding_loss(

@@ -127,14 +127,14 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
     Shapes
     ------
-    input: (N, C, *S) or (C,); weight: (C,), or one number for all channels.
+    input: (N, C, *S) and weight (C,) or (1,); or input (*) and weight (1,).
     """
     require_floats(input, "prelu")
     require_floats(weight, "prelu")
     if weight.dtype != input.dtype:
         raise DtypeError(f"expected the weight in {input.dtype}, as the input, got {weight.dtype}")
     count, shape = weight.numel(), input.shape
-    channels = shape[1] if len(shape) > 1 else 1 if not shape else shape[0]
+    channels = shape[1] if len(shape) > 1 else 1
     if weight.ndim > 1 or count not in (1, channels):
         raise ShapeError(f"expected a weight (1,) or ({channels},) for {shape}, got {weight.shape}")
     along = (count, *(1,) * (len(shape) - 2)) if shape else ()
