@@ -241,12 +241,12 @@ def binary(operation: type[Function], a: Any, b: Any, **attributes: Any) -> Tens
 
 def add(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """input + alpha * other."""
-    return binary(Add, input, other if alpha == 1 else mul(other, alpha))  # type: ignore[arg-type]
+    return binary(Add, input, other if alpha == 1 else other * alpha)
 
 
 def sub(input: Tensor, other: Tensor | float, *, alpha: float = 1) -> Tensor:
     """input - alpha * other."""
-    return binary(Sub, input, other if alpha == 1 else mul(other, alpha))  # type: ignore[arg-type]
+    return binary(Sub, input, other if alpha == 1 else other * alpha)
 
 
 def mul(input: Tensor, other: Tensor | float) -> Tensor:

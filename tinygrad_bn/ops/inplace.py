@@ -42,7 +42,8 @@ def require_writable(x: Tensor) -> None:
     array = x.array
     if not getattr(array.flags, "writeable", True):
         raise ArgumentError("expected memory that can be written to, got read-only; use clone()")
-    if any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape, strict=True)):
+    stretched = (step == 0 and n > 1 for step, n in zip(array.strides, array.shape, strict=True))
+    if array.size and any(stretched):
         raise ArgumentError(
             "expected elements in places of their own, got expanded ones; use clone()"
         )

@@ -21,6 +21,7 @@ from tinygrad_bn.ops.shape import (
     sizes,
     unsqueeze,
 )
+from tinygrad_bn.ops.transfer import clone
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensor import Tensor
@@ -45,7 +46,7 @@ class Flip(Function):
 
     def forward(self, x: Array, *, dims: tuple[int, ...]) -> Array:
         self.dims = dims
-        return self.xp.flip(x, dims)
+        return self.backend.copy(self.xp.flip(x, dims))  # NumPy's is a view, PyTorch's is not
 
     def backward(self, dy: Array, /) -> Array:
         return self.xp.flip(dy, self.dims)
@@ -132,10 +133,8 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     shape = (1,) * (len(times) - len(shape)) + shape
     apart = [n for size in shape for n in (1, size)]
     side_by_side = [n for pair in zip(times, shape, strict=True) for n in pair]
-    return reshape(
-        broadcast_to(reshape(input, apart), side_by_side),
-        [m * n for m, n in zip(times, shape, strict=True)],
-    )
+    spread = clone(broadcast_to(reshape(input, apart), side_by_side))
+    return reshape(spread, [m * n for m, n in zip(times, shape, strict=True)])
 
 
 def tile(input: Tensor, *dims: Any) -> Tensor:
@@ -152,7 +151,7 @@ def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Te
     (times,), shape = sizes((repeats,)), input.array.shape
     at = one_axis(dim, len(shape))
     spread = broadcast_to(unsqueeze(input, at + 1), (*shape[: at + 1], times, *shape[at + 1 :]))
-    return reshape(spread, (*shape[:at], shape[at] * times, *shape[at + 1 :]))
+    return reshape(clone(spread), (*shape[:at], shape[at] * times, *shape[at + 1 :]))
 
 
 def pad(
