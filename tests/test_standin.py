@@ -292,6 +292,8 @@ class TestSilentErrors:
             x[cupy.asarray([2])] = 0.0
         with pytest.raises(SilentOnGPU):
             cupy.take_along_axis(x, cupy.asarray([[3]]), 1)
+        with pytest.raises(SilentOnGPU):
+            cupy.take(x, cupy.asarray([2]), axis=0)
 
     def test_numbers_are_checked(self, x: Any) -> None:
         with pytest.raises(IndexError):

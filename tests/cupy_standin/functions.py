@@ -156,9 +156,18 @@ def nonzero(a: ndarray) -> Any:
     return wrap(np.nonzero(host_of(a)))
 
 
+def take(a: ndarray, indices: Any, axis: int | None = None, out: Any = None) -> Any:
+    return taken(np.take, a, indices, axis)
+
+
 def take_along_axis(a: ndarray, indices: ndarray, axis: int | None) -> Any:
+    return taken(np.take_along_axis, a, indices, axis)
+
+
+def taken(function: Callable[..., Any], a: ndarray, indices: Any, axis: int | None) -> Any:
+    """Elements by their indices, which CuPy does not check."""
     try:
-        return wrap(np.take_along_axis(host_of(a), host_of(indices), axis))
+        return wrap(function(host_of(a), host_of(indices), axis))
     except IndexError as error:
         if "out of bounds" in str(error):
             raise SilentOnGPU(f"CuPy would wrap this around: {error}") from error
@@ -212,7 +221,7 @@ def scatter_add(a: ndarray, slices: Any, value: Any) -> None:
 
 OWN = (
     array, from_dlpack, asarray, ascontiguousarray, asnumpy, reshape, clip, round, where, nonzero,
-    take_along_axis, copyto, may_share_memory, get_array_module,
+    take, take_along_axis, copyto, may_share_memory, get_array_module,
 )  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: checked(name) for name in AS_NUMPY},
