@@ -60,6 +60,8 @@ from tinygrad_bn import optim as optim
 from tinygrad_bn import utils as utils
 from tinygrad_bn.io import load as load
 from tinygrad_bn.io import save as save
+from tinygrad_bn.trainer import evaluate as evaluate
+from tinygrad_bn.trainer import fit as fit
 
 
 def __getattr__(name: str) -> object:

@@ -205,15 +205,31 @@ def read_part(source: Source, part: str, flatten: bool, mirror: str | None) -> T
     return pairs(images, labels, 255, flatten)
 
 
-def locate(source: Source, name: str, mirror: str | None) -> Path:
-    """The file on this machine, after a download where it must be."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygrad_bn"
-    folders = [Path(own)] if (own := os.environ.get("TINYGRAD_BN_DATA")) else []
-    for folder in [*folders, cache]:
+def cache() -> Path:
+    """The user's own folder, into which downloads go."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygrad_bn"
+
+
+def folders() -> list[Path]:
+    """Where files are looked for."""
+    own = os.environ.get("TINYGRAD_BN_DATA")
+    return [Path(own), cache()] if own else [cache()]
+
+
+def find(source: Source, name: str) -> Path | None:
+    """The file on this machine, if it is there."""
+    for folder in folders():
         for file in (f"{name}-ubyte.gz", f"{name}-ubyte"):
             if (found := folder / source.folder / file).is_file():
                 return found
-    target = cache / source.folder / f"{name}-ubyte.gz"
+    return None
+
+
+def locate(source: Source, name: str, mirror: str | None) -> Path:
+    """The file on this machine, after a download where it must be."""
+    if found := find(source, name):
+        return found
+    target = cache() / source.folder / f"{name}-ubyte.gz"
     mirror = mirror or os.environ.get("TINYGRAD_BN_MIRROR")
     url = f"{mirror.rstrip('/')}/{source.folder}" if mirror else source.url
     fetch(f"{url}/{name}-ubyte.gz", target, source.sums[name])
