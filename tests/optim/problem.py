@@ -37,7 +37,7 @@ class Training:
         return loss
 
     def steps(self, count: int) -> None:
-        """Train on batches of 8, whose noise keeps gradients from vanishing, and rounding from being all there is."""
+        """Train on batches of 8: their noise keeps gradients from shrinking to mere rounding."""
         for _ in range(count):
             first = 8 * (self.done % 3)
             self.loss(slice(first, first + 8))

@@ -144,7 +144,9 @@ def test_state_dict_has_the_same_keys_and_values(name: str, options: dict[str, A
 def test_training_goes_on_from_torchs_state(name: str, options: dict[str, Any]) -> None:
     theirs = TrainedByTorch(name, **options)
     advance(theirs, 20)
-    mine = Trained(name, **({"lr": 1.0} | {k: v for k, v in options.items() if k == "history_size"}))
+    mine = Trained(
+        name, **({"lr": 1.0} | {k: v for k, v in options.items() if k == "history_size"})
+    )
     with tg.no_grad():
         for p, q in zip(mine.params, theirs.params, strict=True):
             p.overwrite(q.detach().numpy())

@@ -43,7 +43,7 @@ class Bucket:
     group : the options.
     params, views, slots : the parameters, and for each the memory of its values and of its
         gradient.
-    bounds : where each begins and ends in the buffers.
+    shapes, bounds : the shape of each, and where it begins and ends in the buffers.
     runs : the parts that are updated at once.
     """
 
@@ -54,6 +54,7 @@ class Bucket:
         self.backend: Backend = first.backend
         self.dtype: np.dtype[Any] = first.array.dtype
         self.separately = separately
+        self.shapes = [p.array.shape for p in params]
         self.bounds: list[tuple[int, int]] = []
         end, line = 0, ALIGNMENT // self.dtype.itemsize
         for p in params:
@@ -75,8 +76,8 @@ class Bucket:
     def split(self, buffer: Array) -> list[Array]:
         """A view of each parameter's part, in its shape."""
         return [
-            self.backend.xp.reshape(buffer[start:end], p.array.shape)
-            for p, (start, end) in zip(self.params, self.bounds, strict=True)
+            self.backend.xp.reshape(buffer[start:end], shape)
+            for shape, (start, end) in zip(self.shapes, self.bounds, strict=True)
         ]
 
     def arrange(self, entries: Sequence[Mapping[str, Any]], counters: Collection[str]) -> None:
@@ -193,7 +194,7 @@ class Run:
         bounds = self.bucket.bounds
         flat = buffer[bounds[self.start][0] : bounds[self.stop - 1][1]]
         if self.bucket.separately:
-            return self.backend.xp.reshape(flat, self.params[0].array.shape)
+            return self.backend.xp.reshape(flat, self.bucket.shapes[self.start])
         return flat
 
     def split(self, present: list[bool]) -> list[Run]:
