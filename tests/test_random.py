@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -100,6 +102,14 @@ class TestStreams:
         np.testing.assert_array_equal(first.cpu().numpy(), tg.rand(9, generator=other).numpy())
         assert other.initial_seed() == 3
         assert state.tolist() == [3, 2, 0]  # five words took two lanes; taking it advanced nothing
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda g: pickle.loads(pickle.dumps(g))])
+    def test_are_copied_with_their_place(self, copied, device):
+        generator = tg.Generator(device).manual_seed(3)
+        tg.rand(5, generator=generator)
+        twin = copied(generator)
+        first, second = (tg.rand(9, generator=g).cpu().numpy() for g in (generator, twin))
+        np.testing.assert_array_equal(first, second)
 
     def test_do_not_share_words_between_draws(self):
         drawn = [tg.rand(n).tolist() for n in (1, 5, 4, 2)]

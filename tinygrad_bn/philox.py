@@ -123,6 +123,9 @@ class Generator:
         with self._lock:
             self.backend.store(self._state, self.backend.asarray(np.array(state, UINT64)))
 
+    def __reduce__(self) -> Any:
+        return restored, (str(self.device), self.get_state())
+
     # Draws: arrays of this generator's backend
 
     def words(self, n: int) -> Array:
@@ -184,6 +187,13 @@ class Generator:
             xp, mask = self.backend.xp, (1 << n.bit_length()) - 1
             keys = (words >> n.bit_length() << n.bit_length()) | xp.arange(n, dtype=UINT64)
             return xp.astype(xp.sort(keys) & mask, np.int64)
+
+
+def restored(device: str, state: Any) -> Generator:
+    """A copy of a generator, at the place in the stream where it was."""
+    generator = Generator(device)
+    generator.set_state(state)
+    return generator
 
 
 def as_seed(seed: int) -> int:
