@@ -97,7 +97,7 @@ def parse(x: Tensor, index: Any) -> tuple[tuple[Any, ...] | None, tuple[Any, ...
             basic.append(part)
         elif isinstance(part, bool):  # a new axis of size 1 or 0
             basic.append(None)
-            advanced.append(x.backend.asarray(np.zeros(int(part), np.int64)))
+            advanced.append(x.backend.xp.zeros(int(part), dtype=np.int64))
         elif isinstance(part, x.backend.array_type):
             require_fit(x.backend, part, shape[axis : axis + taken])
             basic += [EVERYTHING] * taken
