@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["nonzero"]
 
 EVERYTHING = slice(None)
+BASIC = (int, slice, type(None), type(Ellipsis))
 
 
 class GetItem(Function):
@@ -72,25 +73,35 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     DtypeError
         For an index that is no whole number, slice, None, Ellipsis, integers or booleans.
     """
-    basic, advanced = parse(input, index)
+    parts = index if index.__class__ is tuple else (index,)
+    if all(part.__class__ in BASIC for part in parts):
+        try:  # which spares the common case everything below; that says what is wrong if it fails
+            return GetView.apply(input, index=parts if ... in parts else (*parts, ...))  # type: ignore[no-any-return]
+        except (IndexError, TypeError, ValueError):
+            pass
+    basic, advanced = parse(input, parts)
     y = input if basic is None else GetView.apply(input, index=basic)
-    return y if advanced is None else GetItem.apply(y, index=advanced)
+    if advanced is None:
+        return y
+    try:
+        return GetItem.apply(y, index=advanced)  # type: ignore[no-any-return]
+    except IndexError as error:
+        raise beyond(y, error) from None
 
 
-def parse(x: Tensor, index: Any) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]:
+def beyond(x: Tensor, error: IndexError) -> RangeError:
+    return RangeError(f"expected indices within {x.array.shape}, got others: {error}")
+
+
+def parse(
+    x: Tensor, index: tuple[Any, ...]
+) -> tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]:
     """An index of integers and slices, then one of arrays on what that leaves; or None."""
     shape = x.array.shape
-    parts = [part_of(p, x) for p in (index if isinstance(index, tuple) else (index,))]
-    rest = len(shape) - sum(map(axes_taken, parts))
-    if rest < 0 or sum(p is Ellipsis for p in parts) > 1:
-        raise RangeError(f"expected at most {len(shape)} indices and one Ellipsis, got {index!r}")
-    if not any(p is Ellipsis for p in parts):
-        parts.append(Ellipsis)  # so that even a single element comes as an array
     basic: list[Any] = []
     advanced: list[Any] = []
     axis = 0
-    for part in parts:
-        taken = rest if part is Ellipsis else axes_taken(part)
+    for part, taken in laid_out(x, index):
         if isinstance(part, int) and not isinstance(part, bool):
             if not -shape[axis] <= part < shape[axis]:
                 raise outside(part, shape[axis])
@@ -112,6 +123,19 @@ def parse(x: Tensor, index: Any) -> tuple[tuple[Any, ...] | None, tuple[Any, ...
         None if trivial else tuple(basic),
         together(x.backend, advanced) if arrays else None,
     )
+
+
+def laid_out(x: Tensor, index: tuple[Any, ...]) -> list[tuple[Any, int]]:
+    """The parts of an index, an Ellipsis among them, and how many axes each stands for."""
+    ndim, parts = x.array.ndim, [part_of(p, x) for p in index]
+    taken = [axes_taken(p) for p in parts]
+    rest = ndim - sum(taken)
+    if rest < 0 or sum(p is Ellipsis for p in parts) > 1:
+        raise RangeError(f"expected at most {ndim} indices and one Ellipsis, got {index!r}")
+    if not any(p is Ellipsis for p in parts):
+        parts.append(Ellipsis)  # so that even a single element comes as an array
+        taken.append(0)
+    return [(p, rest if p is Ellipsis else n) for p, n in zip(parts, taken, strict=True)]
 
 
 def part_of(part: Any, x: Tensor) -> Any:
@@ -174,7 +198,7 @@ def require_fit(backend: Backend, index: Array, shape: tuple[int, ...]) -> None:
     if index.dtype.kind == "b":
         if index.shape != shape:
             raise RangeError(f"expected a mask of shape {shape}, got {index.shape}")
-    else:
+    elif backend.device != "cpu":  # NumPy checks by itself, CuPy would wrap around
         require_within(backend, index, -shape[0], shape[0])
 
 

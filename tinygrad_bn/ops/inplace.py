@@ -18,7 +18,7 @@ from tinygrad_bn.autograd.variable import Variable, clock
 from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, GradientError, ShapeError
 from tinygrad_bn.ops import elementwise
-from tinygrad_bn.ops.index import parse
+from tinygrad_bn.ops.index import beyond, parse
 from tinygrad_bn.ops.promotion import category, is_floating, require_tensor
 from tinygrad_bn.philox import Generator, generator_on
 
@@ -116,7 +116,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     """
     require_tensor(input)
     require_writable(input)
-    basic, advanced = parse(input, index)
+    basic, advanced = parse(input, index if isinstance(index, tuple) else (index,))
     backend = input.backend
     part = input.array if basic is None else input.array[basic]
     array = without_leading_ones(as_value(value, backend, part.dtype), backend, part.ndim)
@@ -126,6 +126,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     try:
         with backend.guard or nullcontext():
             part[advanced] = array
+    except IndexError as error:
+        raise beyond(input, error) from None
     except ValueError:
         raise ShapeError(f"expected a value that fits the index, got {array.shape}") from None
     input.stamp.written = clock()
