@@ -122,15 +122,14 @@ class Bucket:
 
     def fits(self) -> bool:
         """Whether every parameter still has the dtype, shape and device that it had."""
-        return all(
-            p.array is view
-            or (
-                p.backend is self.backend
-                and p.array.dtype == self.dtype
-                and p.array.shape == view.shape
-            )
-            for p, view in zip(self.params, self.views, strict=True)
-        )
+        for p, view in zip(self.params, self.views, strict=True):
+            if p.array is not view and (
+                p.backend is not self.backend
+                or p.array.dtype != self.dtype
+                or p.array.shape != view.shape
+            ):
+                return False
+        return True
 
     def check_gradients(self) -> None:
         """Refuse gradients that are not of their parameter's kind.

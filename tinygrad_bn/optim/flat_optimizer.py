@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import nullcontext
+from operator import is_
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -92,11 +93,11 @@ class FlatOptimizer(Optimizer):
         """All buckets, gradients checked, laid out again where parameters do not fit."""
         for number, group in enumerate(self.param_groups):
             buckets = self._buckets[number]
-            if not all(bucket.fits() for bucket in buckets) or self._regrouped(group, buckets):
+            if self._regrouped(group, buckets) or not all(bucket.fits() for bucket in buckets):
                 refuse_shared_memory(self._parameters())
                 state = {p: self._entry(p, e) for p, e in self._entries(buckets).items()}
                 self._buckets[number] = self.lay_out(group, state)
-        settled = [bucket for buckets in self._buckets for bucket in buckets]
+        settled = self._all_buckets()
         for bucket in settled:
             bucket.check_gradients()
         return settled
@@ -104,16 +105,22 @@ class FlatOptimizer(Optimizer):
     @staticmethod
     def _regrouped(group: Group, buckets: list[Bucket]) -> bool:
         """Whether somebody exchanged the group, or parameters in it."""
-        laid = {id(p) for bucket in buckets for p in bucket.params}
-        return any(bucket.group is not group for bucket in buckets) or laid != {
-            id(p) for p in group["params"]
-        }
+        params = group["params"]
+        if len(buckets) == 1 and buckets[0].group is group:  # as nearly always, and quick
+            laid = buckets[0].params
+            return len(laid) != len(params) or not all(map(is_, laid, params))
+        if any(bucket.group is not group for bucket in buckets):
+            return True
+        return {id(p) for bucket in buckets for p in bucket.params} != set(map(id, params))
+
+    def _all_buckets(self) -> list[Bucket]:
+        return [bucket for buckets in self._buckets for bucket in buckets]
 
     @property
     def state(self) -> MutableMapping[Any, Any]:
         """What is kept between steps, by parameter: to be written to, but not exchanged."""
         state = {}
-        for p, entry in self._entries([b for buckets in self._buckets for b in buckets]).items():
+        for p, entry in self._entries(self._all_buckets()).items():
             public = {name: p.wrap_like(array) for name, array in entry.items() if name[0] != "_"}
             if public:
                 state[p] = MappingProxyType(public)

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, TypeAlias
 
 from tinygrad_bn import config
+from tinygrad_bn.autograd.variable import Stamp, clock
 from tinygrad_bn.errors import ArgumentError, DtypeError, StateError
 from tinygrad_bn.tensor import Tensor
 
@@ -220,5 +221,6 @@ def evaluated(closure: Callable[[], Any] | None) -> Any:
 
 def stamp(params: Iterable[Tensor]) -> None:
     """Let every graph that needs these parameters' old values know that they are gone."""
+    now = Stamp.latest = clock()
     for p in params:
-        p.stamp.touch()
+        p.stamp.written = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -83,6 +84,18 @@ class ScheduleFree(FlatOptimizer):
         """Let the parameters hold x, the average."""
         self._switch(False)
 
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """As `FlatOptimizer.step`.
+
+        Raises
+        ------
+        ArgumentError
+            In evaluation, where the gradients are not those at y.
+        """
+        if not all(group["train_mode"] for group in self.param_groups):
+            raise ArgumentError("expected train() to be called before step()")
+        return super().step(closure)
+
     def beta(self, group: Group) -> float:
         """How much of x is in y."""
         raise NotImplementedError
@@ -104,8 +117,6 @@ class ScheduleFree(FlatOptimizer):
 
     def rates(self, run: Run, lr: Array) -> tuple[Array, Array]:
         """The learning rate with warm-up, and the weight c of this z in the average."""
-        if not run.group["train_mode"]:
-            raise ArgumentError("expected train() to be called before step()")
         xp, step, total = run.backend.xp, run.counter("step"), run.counter("weight_sum")
         if run.group["warmup_steps"]:
             lr = lr * xp.minimum(1.0, step / run.number("warmup_steps"))
