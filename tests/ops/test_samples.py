@@ -65,10 +65,10 @@ def weights_for(outputs: list[Any]) -> list[np.ndarray[Any, Any]]:
 def gradients(
     inputs: list[tg.Tensor], outputs: list[tg.Tensor], create_graph: bool = False
 ) -> list[np.ndarray[Any, Any]]:
-    """The gradients of the inputs that require them."""
+    """The gradients of the inputs that require them; with a graph, they lead back to the seeds."""
     roots = [y for y in outputs if y.requires_grad]
     seeds = [
-        tg.tensor(w, dtype=y.dtype, device=y.device)
+        tg.tensor(w, dtype=y.dtype, device=y.device, requires_grad=create_graph)
         for w, y in zip(weights_for(roots), roots, strict=True)
     ]
     grads = tg.autograd.grad(
@@ -79,6 +79,8 @@ def gradients(
         allow_unused=True,
         materialize_grads=True,
     )
+    if create_graph:  # a gradient is linear in the seeds: outside of their graph it can only be 0
+        assert all(g.requires_grad or not values(g).any() for g in grads)
     return [values(g) for g in grads]
 
 
