@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -112,26 +113,12 @@ class LBFGS(Optimizer):
             if state["n_iter"] == 1:
                 t *= min(1.0, 1.0 / float(self.xp.sum(self.xp.abs(grad))))
             state["t"] = t
-            slope = self._dot(grad, d)
-            if slope > -smallest:
+            here = Point(0.0, loss, grad, self._dot(grad, d))
+            if here.slope > -smallest:
                 break
-            x, last = self._values(), iteration == group["max_iter"]
-            if group["line_search_fn"] is not None:
-                here = Point(0.0, loss, grad, slope)
-                there, calls = strong_wolfe(
-                    partial(self._evaluate, closure, x, d),
-                    here,
-                    t,
-                    self._greatest(d),
-                    max_evaluations=group["max_eval"] - evaluations,
-                )
-                loss, grad, t = there.f, there.g, there.t
-                self._move(x + t * d)
-            else:
-                self._move(x + t * d)
-                calls = 0 if last else 1  # the last gradient would not be used
-                if not last:
-                    loss, grad = float(evaluated(closure)), self._grad()
+            last, budget = iteration == group["max_iter"], group["max_eval"] - evaluations
+            there, calls = self._advance(closure, here, d, t, budget, last)
+            loss, grad, t = there.f, there.g, there.t
             state["t"] = t
             evaluations += calls
             state["func_evals"] += calls
@@ -143,6 +130,22 @@ class LBFGS(Optimizer):
                 or abs(loss - previous) < smallest
             ):
                 break
+
+    def _advance(
+        self, closure: Callable[[], Any], here: Point, d: Array, t: float, budget: int, last: bool
+    ) -> tuple[Point, int]:
+        """Go a step t along d, or one that the search finds; how often the loss was computed."""
+        x = self._values()
+        if self.param_groups[0]["line_search_fn"] is None:
+            self._move(x + t * d)
+            if last:  # what would be computed here, nobody would use
+                return replace(here, t=t), 0
+            loss, grad = float(evaluated(closure)), self._grad()
+            return Point(t, loss, grad, self._dot(grad, d)), 1
+        evaluate = partial(self._evaluate, closure, x, d)
+        there, calls = strong_wolfe(evaluate, here, t, self._greatest(d), max_evaluations=budget)
+        self._move(x + there.t * d)
+        return there, calls
 
     def _direction(self, state: dict[str, Any], grad: Array) -> Array:
         """-H g by the two-loop recursion, after remembering the last step."""

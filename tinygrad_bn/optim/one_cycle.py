@@ -53,13 +53,7 @@ class OneCycleLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         require_optimizer(optimizer)
-        if total_steps is None and epochs is not None and steps_per_epoch is not None:
-            total_steps = epochs * steps_per_epoch
-        if not isinstance(total_steps, int) or total_steps < 1:
-            raise ArgumentError(
-                "expected total_steps ≥ 1, or epochs and steps_per_epoch, got "
-                f"{total_steps}, {epochs} and {steps_per_epoch}"
-            )
+        self.total_steps = length(total_steps, epochs, steps_per_epoch)
         if not 0 <= pct_start <= 1:
             raise ArgumentError(f"expected pct_start in [0, 1], got {pct_start}")
         if anneal_strategy not in ("cos", "linear"):
@@ -67,21 +61,17 @@ class OneCycleLR(LRScheduler):
         known = optimizer.defaults.keys() & {"momentum", "betas"}
         if cycle_momentum and not known:
             raise ArgumentError("expected an optimizer with momentum or betas to cycle")
-        self.total_steps, self.pct_start = total_steps, pct_start
+        self.pct_start = pct_start
         self.anneal_strategy, self.three_phase = anneal_strategy, three_phase
         self.cycle_momentum, self.use_beta1 = cycle_momentum, "betas" in known
-        ends = {
-            "max_lr": for_each_group(optimizer, "max_lr", max_lr),
-            "base_momentum": for_each_group(optimizer, "base_momentum", base_momentum),
-            "max_momentum": for_each_group(optimizer, "max_momentum", max_momentum),
-        }
+        ends = {"max_lr": max_lr, "max_momentum": max_momentum, "base_momentum": base_momentum}
+        if not cycle_momentum:
+            ends = {"max_lr": max_lr}
+        values = {name: for_each_group(optimizer, name, value) for name, value in ends.items()}
         for i, group in enumerate(optimizer.param_groups if last_epoch == -1 else ()):
-            group["max_lr"] = ends["max_lr"][i]
+            group.update({name: value[i] for name, value in values.items()})
             group["initial_lr"] = group["max_lr"] / div_factor
             group["min_lr"] = group["initial_lr"] / final_div_factor
-            if cycle_momentum:
-                group["max_momentum"] = ends["max_momentum"][i]
-                group["base_momentum"] = ends["base_momentum"][i]
         super().__init__(optimizer, last_epoch)
 
     def phases(self) -> list[tuple[float, str, str, str, str]]:
@@ -124,3 +114,21 @@ class OneCycleLR(LRScheduler):
         if self.anneal_strategy == "linear":
             return start + (end - start) * share
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
+    """How many steps a cycle has.
+
+    Raises
+    ------
+    ArgumentError
+        If that is not said, or is not a whole number ≥ 1.
+    """
+    if total_steps is None and epochs is not None and steps_per_epoch is not None:
+        total_steps = epochs * steps_per_epoch
+    if not isinstance(total_steps, int) or total_steps < 1:
+        raise ArgumentError(
+            "expected total_steps ≥ 1, or epochs and steps_per_epoch, got "
+            f"{total_steps}, {epochs} and {steps_per_epoch}"
+        )
+    return total_steps
