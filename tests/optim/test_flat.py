@@ -322,52 +322,6 @@ class TestRefusals:
             optimizer.step()
 
 
-class TestPrecision:
-    def test_half_precision_rounds_once(self) -> None:
-        p = Parameter(np.ones(1), dtype="float16")
-        optimizer = optim.SGD([p], lr=0.25)
-        p.grad = tg.full_like(
-            p, 0.00097
-        )  # lr g is half an ulp of 1: rounding it first would lose it
-        exact = np.float16(1 - 0.25 * float(np.float16(0.00097)))
-        optimizer.step()
-        assert p.array[0] == exact
-
-    def test_half_precision_keeps_its_state_in_float32(self) -> None:
-        p = Parameter(np.ones(1), dtype="float16")
-        optimizer = optim.Adam([p], lr=0.1)
-        p.grad = tg.full_like(p, 1e-4)  # whose square float16 would flush to zero
-        optimizer.step()
-        assert optimizer.state[p]["exp_avg_sq"].dtype.name == "float32"
-        # half an ulp of 0.9; ε is 1e-4 of √v̂
-        assert abs(p.item() - 0.9) < 3e-4
-
-    def test_options_are_not_rounded_to_float32_first(self) -> None:
-        """1 - β₂ keeps its seven digits although β₂ in float32 would leave four."""
-        p = Parameter(np.ones(1), dtype="float32")
-        optimizer = optim.Adam([p], betas=(0.9, 0.99999))
-        p.grad = tg.full_like(p, 1.0)
-        optimizer.step()
-        assert optimizer.state[p]["exp_avg_sq"].item() == pytest.approx(1e-5, rel=1e-7)
-
-    @pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "LAMB", "LARS", "NAdam"])
-    def test_nan_gradients_are_not_hidden(self, name: str) -> None:
-        p, q = params_of((2,), (2,))
-        optimizer = getattr(optim, name)([p, q], lr=0.1)
-        give_gradients([p, q])
-        p.grad = tg.Tensor(np.array([np.nan, 1.0]))
-        optimizer.step()
-        assert np.isnan(p.array).any()
-        assert np.isfinite(q.array).all()
-
-    def test_infinite_parameters_survive_without_weight_decay(self) -> None:
-        p = Parameter(np.array([-np.inf, 1.0]))
-        optimizer = optim.SGD([p], lr=0.1)
-        p.grad = tg.zeros(2, dtype="float64")
-        optimizer.step()
-        assert p.tolist() == [-np.inf, 1.0]
-
-
 class TestCopies:
     def test_a_deep_copy_trains_its_own_model(self) -> None:
         model = nn.Linear(2, 3)
