@@ -32,6 +32,41 @@ def special(name: str) -> Callable[[Array], Array]:
     return run
 
 
+def matmul(a: Array, b: Array) -> Array:
+    """The matrix product; of 16-bit floats in float32."""
+    return np.matmul(a, b) if a.dtype.itemsize > 2 else half_matmul(a, b)
+
+
+half_matmul = in_float32(np.matmul)
+
+
+def reduction(ufunc: np.ufunc) -> Callable[..., Array]:
+    """A ufunc's reduction under the arguments of `numpy.sum`, without what that costs to call."""
+    reduce = ufunc.reduce
+
+    def run(x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:
+        return reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+    return run
+
+
+total = wide_inside(reduction(np.add))
+
+
+def mean(x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:
+    """The sum over the count; an empty one is the caller's affair."""
+    y = total(x, axis, dtype=dtype, keepdims=keepdims)
+    return y / (x.size // y.size if y.size else 1)
+
+
+def reshape(x: Array, shape: tuple[int, ...]) -> Array:
+    return x.reshape(shape)
+
+
+def transpose(x: Array, axes: tuple[int, ...]) -> Array:
+    return x.transpose(axes)
+
+
 @in_float32
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)): where exp overflows, for very negative x, the result is the right zero."""
@@ -86,9 +121,16 @@ EXTRAS: Mapping[str, Callable[..., Any]] = {
     "contiguous": contiguous,
     "add_at": add_at,
     "add_along_axis": add_along_axis,
-    "matmul": in_float32(np.matmul),
+    "matmul": matmul,
     "einsum": in_float32(einsum),
-    **{name: wide_inside(getattr(np, name)) for name in ("sum", "mean", "prod", "cumsum")},
+    "sum": total,
+    "mean": mean,
+    "prod": wide_inside(reduction(np.multiply)),
+    "max": reduction(np.maximum),
+    "min": reduction(np.minimum),
+    "cumsum": wide_inside(np.cumsum),
+    "reshape": reshape,
+    "transpose": transpose,
 }
 
 

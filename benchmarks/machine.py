@@ -15,7 +15,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def unpinned() -> None:
-    """Let OpenBLAS choose its core type: a pinned one halves its speed. To be called before NumPy loads."""
+    """Let OpenBLAS choose its core type: a pinned one halves its speed. To be called before NumPy
+    loads.
+    """
     os.environ.pop("OPENBLAS_CORETYPE", None)
 
 
@@ -63,7 +65,10 @@ def description() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {p: version(p) for p in ("numpy", "scipy", "numba", "cupy-cuda13x", "torch")},
         "blas": [
-            {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+            {
+                key: pool.get(key)
+                for key in ("internal_api", "version", "architecture", "num_threads")
+            }
             for pool in threadpool_info()
         ],
     }

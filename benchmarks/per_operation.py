@@ -2,9 +2,10 @@
 
     python benchmarks/per_operation.py
 
-A chain of 50 operations on 16 floats, so that the arithmetic counts for nothing: forward alone, with the graph
-recorded, and forward with backward. Both libraries run in one process on one thread, in turns; what is told is the median
-over the turns, and its spread. Writes results/per_operation.json.
+A chain of 50 operations on 16 floats, so that the arithmetic counts for nothing: forward alone,
+with the graph recorded, and forward with backward. Both libraries run in one process on one thread,
+in turns; what is told is the median over the turns, and its spread. Writes
+results/per_operation.json.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 import tinygrad_bn as tg
 
-LENGTH, TURNS, REPEATS = 50, 41, 6
+LENGTH, TURNS, REPEATS = 50, 11, 4
 
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda h, x: h + x,

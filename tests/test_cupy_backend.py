@@ -310,3 +310,32 @@ class TestTraining:
         first, *later = self.losses("cuda")[1]
         assert (first.d2h, first.synchronizations) == (0, 0)  # it may send what it will keep there
         assert all(seen == cupy_standin.Traffic() for seen in later)
+
+
+def test_a_model_trains_on_the_second_device() -> None:
+    import tinygrad_bn as tg
+    from tinygrad_bn import nn
+
+    tg.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)
+    )
+    model.to("cuda:1")
+    x = tg.randn(16, 4, device="cuda:1")
+    y = tg.randint(0, 3, (16,), device="cuda:1")
+    for optimizer in (
+        tg.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        tg.optim.Adam(model.parameters(), lr=1e-2),
+    ):
+        losses = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0]
+    accuracy = (model.eval()(x).argmax(dim=1) == y).float().mean()
+    assert accuracy.device == "cuda:1"
+    assert (x.max(dim=1).values >= x.min()).all()

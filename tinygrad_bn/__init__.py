@@ -14,7 +14,12 @@ if not (_package / "backends").is_dir():  # a source checkout: the adapters live
 
 from tinygrad_bn import autograd as autograd
 from tinygrad_bn import cuda as cuda
+from tinygrad_bn import data as data
+from tinygrad_bn import io as io
 from tinygrad_bn import linalg as linalg
+from tinygrad_bn import nn as nn
+from tinygrad_bn import optim as optim
+from tinygrad_bn import utils as utils
 from tinygrad_bn.autograd import Function as Function
 from tinygrad_bn.backend import Device as device
 from tinygrad_bn.backend import reference_kernels as reference_kernels
@@ -29,6 +34,8 @@ from tinygrad_bn.config import set_default_dtype as set_default_dtype
 from tinygrad_bn.config import set_grad_enabled as set_grad_enabled
 from tinygrad_bn.creation import *
 from tinygrad_bn.dtypes import *
+from tinygrad_bn.io import load as load
+from tinygrad_bn.io import save as save
 from tinygrad_bn.ops import (
     differentiable as _differentiable,
 )  # gives the chain rule its interpreter
@@ -38,28 +45,23 @@ from tinygrad_bn.ops.elementwise import *
 from tinygrad_bn.ops.index import *
 from tinygrad_bn.ops.join import *
 from tinygrad_bn.ops.linear import *
+from tinygrad_bn.ops.logic import *
 from tinygrad_bn.ops.order import *
 from tinygrad_bn.ops.piecewise import *
+from tinygrad_bn.ops.placement import *  # its where() has one argument more than elementwise's
 from tinygrad_bn.ops.probability import *
 from tinygrad_bn.ops.rearrange import *
 from tinygrad_bn.ops.reduce import *
-from tinygrad_bn.ops.placement import *  # its where() has one argument more than elementwise's
 from tinygrad_bn.ops.shape import *
 from tinygrad_bn.ops.statistics import *
 from tinygrad_bn.ops.transfer import *
+from tinygrad_bn.ops.trigonometry import *
 from tinygrad_bn.ops.unary import *
 from tinygrad_bn.random import *
 from tinygrad_bn.random import default_generator as default_generator
-from tinygrad_bn.tensor import Buffer as Buffer
-from tinygrad_bn.tensor import Parameter as Parameter
-from tinygrad_bn.tensor import Tensor as Tensor
-from tinygrad_bn import nn as nn
-from tinygrad_bn import data as data
-from tinygrad_bn import io as io
-from tinygrad_bn import optim as optim
-from tinygrad_bn import utils as utils
-from tinygrad_bn.io import load as load
-from tinygrad_bn.io import save as save
+from tinygrad_bn.tensors import Buffer as Buffer
+from tinygrad_bn.tensors import Parameter as Parameter
+from tinygrad_bn.tensors import Tensor as Tensor
 from tinygrad_bn.trainer import evaluate as evaluate
 from tinygrad_bn.trainer import fit as fit
 

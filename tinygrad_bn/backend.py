@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, update_wrapper
@@ -114,6 +114,13 @@ class Backend(Protocol):
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
 
+
+def current(backend: Backend) -> AbstractContextManager[Any]:
+    """Where arithmetic on arrays stands outside of an operation: its device is the current one."""
+    return backend.guard or ANYWHERE
+
+
+ANYWHERE = nullcontext()
 
 _reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
 

@@ -16,7 +16,7 @@ from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError
 from tinygrad_bn.ops.elementwise import where
 from tinygrad_bn.ops.promotion import category, number_dtype, require_tensor
 from tinygrad_bn.ops.shape import sizes
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "arange",

@@ -1,6 +1,7 @@
 """The library's own errors, each of them also the builtin a caller would expect.
 
-Every one is a ``RuntimeError`` too, so that code written for PyTorch, which raises little else, goes on catching them.
+Every one is a ``RuntimeError`` too, so that code written for PyTorch, which raises little else,
+goes on catching them.
 """
 
 from __future__ import annotations

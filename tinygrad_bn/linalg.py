@@ -16,7 +16,7 @@ from tinygrad_bn.ops.statistics import vector_norm
 from tinygrad_bn.ops.unary import abs
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = ["norm", "vector_norm"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_bn import config
-from tinygrad_bn.backend import Backend, backend_for
+from tinygrad_bn.backend import Backend, backend_for, current
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.promotion import is_floating, require_tensor
@@ -17,7 +17,7 @@ from tinygrad_bn.ops.shape import sizes
 from tinygrad_bn.philox import Generator as Generator
 from tinygrad_bn.philox import generator_on
 from tinygrad_bn.philox import manual_seed as manual_seed
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "Generator",
@@ -152,18 +152,19 @@ def bernoulli(
         if not is_floating(dtype):
             raise DtypeError(f"expected probabilities in a floating dtype, got {dtype}")
         within_unit(input)
-        uniform = drawn_by.uniform(input.shape, dtype)
-        drawn = uniform < input.array
+        uniform, bound = drawn_by.uniform(input.shape, dtype), input.array
     else:
         if not 0 <= p <= 1:
             raise ArgumentError(f"expected a probability within [0, 1], got {p}")
-        drawn = drawn_by.uniform(input.shape, np.dtype(np.float32)) < p
-    return finished(input.backend.xp.astype(drawn, dtype), input.backend)
+        uniform, bound = drawn_by.uniform(input.shape, np.dtype(np.float32)), p
+    with current(input.backend):
+        drawn = input.backend.xp.astype(uniform < bound, dtype)
+    return finished(drawn, input.backend)
 
 
 def within_unit(p: Tensor) -> None:
     """Refuse probabilities outside of [0, 1], and NaN."""
-    if not p.backend.xp.all((p.array >= 0) & (p.array <= 1)):
+    if not ((p >= 0) & (p <= 1)).all():
         raise ArgumentError("expected probabilities within [0, 1], got others")
 
 
@@ -178,7 +179,7 @@ def normal(
     requires_grad: bool = False,
 ) -> Tensor:
     """Normal numbers, one for each mean and std of tensors that broadcast, or ``size`` of them."""
-    if not (std.backend.xp.all(std.array >= 0) if isinstance(std, Tensor) else std >= 0):
+    if not ((std >= 0).all() if isinstance(std, Tensor) else std >= 0):
         raise ArgumentError(f"expected standard deviations ≥ 0, got {std}")
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     if tensors and size is not None:

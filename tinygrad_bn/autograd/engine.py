@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from tinygrad_bn import config
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Backend
+from tinygrad_bn.backend import Backend, current
 from tinygrad_bn.errors import GradientError, ShapeError
 
 Key: TypeAlias = tuple[Any, int]
@@ -185,7 +185,7 @@ def differentiate(node: Function, dy: Any, create_graph: bool) -> tuple[Any, ...
         node.require_intact()
     if node.backend.guard is None:
         dx = node.backward(*dy) if several else node.backward(dy)
-    else:
+    else:  # a walk may pass through several devices
         with node.backend.guard:
             dx = node.backward(*dy) if several else node.backward(dy)
     if dx.__class__ is not tuple:
@@ -287,8 +287,8 @@ def backward(
     roots = as_sequence(tensors)
     given = None if grad_tensors is None else as_sequence(grad_tensors)
     targets = None if inputs is None else as_sequence(inputs)
-    start = seeds(roots, given, create_graph)
-    with config.set_grad_enabled(create_graph):
+    with config.set_grad_enabled(create_graph), current(roots[0].backend):
+        start = seeds(roots, given, create_graph)
         found = chain_rule(
             roots,
             start,
@@ -336,8 +336,8 @@ def grad(
     for target in targets:
         if not target.requires_grad:
             raise GradientError("expected inputs that require a gradient, got one that does not")
-    start = seeds(roots, given, create_graph)
-    with config.set_grad_enabled(create_graph):
+    with config.set_grad_enabled(create_graph), current(roots[0].backend):
+        start = seeds(roots, given, create_graph)
         found = chain_rule(
             roots,
             start,

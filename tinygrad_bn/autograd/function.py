@@ -121,7 +121,7 @@ class Function:
         rest: tuple[Variable, ...] = ()
         if result.__class__ is tuple:
             if not cls.auxiliary:
-                return node.wrap_all(result, tracked)
+                return node.wrap_all(inputs[0], result, tracked)
             result, *others = result
             rest = tuple(Variable.tensor_class.wrap(backend.asarray(a), backend) for a in others)
         kind = Variable.tensor_class
@@ -135,15 +135,15 @@ class Function:
             out._stamp = inputs[0].stamp
         return (out, *rest) if cls.auxiliary else out
 
-    def wrap_all(self, results: tuple[Array, ...], tracked: bool) -> tuple[Any, ...]:
+    def wrap_all(self, source: Any, results: tuple[Array, ...], tracked: bool) -> tuple[Any, ...]:
         """Tensors around several outputs; those of integers and booleans have no gradient."""
         tensors = []
         for position, result in enumerate(results):
             out = Variable.tensor_class.wrap(self.backend.asarray(result), self.backend)
             if tracked and out.array.dtype.kind in "fV":
                 out.creator, out.requires_grad, out.output = self, True, position
-            if self.view and self.inputs is not None:
-                out.share(self.inputs[0])
+            if self.view:
+                out.share(source)
             tensors.append(out)
         if tracked:
             self.outputs = tuple((t.array.shape, t.array.dtype) for t in tensors)

@@ -67,7 +67,7 @@ class Variable:
     """
 
     tensor_class: ClassVar[type[Variable]]
-    """What operations return; `tinygrad_bn.tensor` sets it."""
+    """What operations return; `tinygrad_bn.tensors` sets it."""
 
     array: Array
     backend: Backend

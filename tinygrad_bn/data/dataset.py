@@ -12,7 +12,7 @@ from tinygrad_bn.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from tinygrad_bn.ops.index import GetItem
 from tinygrad_bn.ops.join import stack
 from tinygrad_bn.random import Generator, default_generator, randperm
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -14,7 +14,7 @@ from tinygrad_bn.data.dataset import TensorDataset
 from tinygrad_bn.data.downloads import fetch
 from tinygrad_bn.data.idx import read_idx
 from tinygrad_bn.errors import DataError
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 DIGITS = tuple("0123456789")
 GARMENTS = (

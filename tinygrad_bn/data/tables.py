@@ -14,7 +14,7 @@ from tinygrad_bn.data.columns import Category, Number, numbers
 from tinygrad_bn.data.dataset import TensorDataset
 from tinygrad_bn.errors import ArgumentError, DataError, DependencyError
 from tinygrad_bn.random import Generator, default_generator, randperm
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 if TYPE_CHECKING:
     import pandas

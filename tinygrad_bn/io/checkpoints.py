@@ -15,7 +15,7 @@ from tinygrad_bn.errors import DataError, DependencyError
 from tinygrad_bn.files import read_whole, replacing
 from tinygrad_bn.io.structure import put_together, take_apart
 from tinygrad_bn.io.torch_files import from_bytes, is_torch
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 STRUCTURE = "tinygrad_bn"
 """The key of the file's metadata under which the structure lies."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinygrad_bn.errors import ArgumentError, DataError, DtypeError
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 def take_apart(obj: Any) -> tuple[str, dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import DataError
 from tinygrad_bn.files import read_whole
 from tinygrad_bn.io.pickles import Call, Machine
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 if TYPE_CHECKING:
     from zipfile import ZipFile

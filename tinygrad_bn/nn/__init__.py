@@ -60,5 +60,5 @@ from tinygrad_bn.nn.loss import SmoothL1Loss as SmoothL1Loss
 from tinygrad_bn.nn.module import Module as Module
 from tinygrad_bn.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinygrad_bn.nn.normalization import LayerNorm as LayerNorm
-from tinygrad_bn.tensor import Buffer as Buffer
-from tinygrad_bn.tensor import Parameter as Parameter
+from tinygrad_bn.tensors import Buffer as Buffer
+from tinygrad_bn.tensors import Parameter as Parameter

@@ -11,7 +11,7 @@ from tinygrad_bn.creation import full
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn import functional
 from tinygrad_bn.nn.module import Module
-from tinygrad_bn.tensor import Parameter, Tensor
+from tinygrad_bn.tensors import Parameter, Tensor
 
 
 class Activation(Module):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 from tinygrad_bn.errors import DtypeError, RangeError, StateError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.parts import MODULE, PARAMETER
-from tinygrad_bn.tensor import Parameter, Tensor
+from tinygrad_bn.tensors import Parameter, Tensor
 
 Part = TypeVar("Part", Module, Parameter)
 

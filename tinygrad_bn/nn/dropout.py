@@ -8,7 +8,7 @@ from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.ops.activation import require_floats
 from tinygrad_bn.random import Generator, bernoulli
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 SATURATION = -1.7580993408473766
 """What SELU tends to as x falls: -λα."""

@@ -11,7 +11,7 @@ from tinygrad_bn.nn.module import Module
 from tinygrad_bn.ops.elementwise import where
 from tinygrad_bn.ops.index import GetItem, require_within
 from tinygrad_bn.ops.promotion import require_tensor
-from tinygrad_bn.tensor import Parameter, Tensor
+from tinygrad_bn.tensors import Parameter, Tensor
 
 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:

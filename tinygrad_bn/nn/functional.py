@@ -53,7 +53,8 @@ from tinygrad_bn.ops.piecewise import (
 from tinygrad_bn.ops.placement import one_hot
 from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
 from tinygrad_bn.ops.rearrange import pad
-from tinygrad_bn.ops.unary import sigmoid, tanh
+from tinygrad_bn.ops.trigonometry import tanh
+from tinygrad_bn.ops.unary import sigmoid
 
 __all__ = [
     "alpha_dropout",

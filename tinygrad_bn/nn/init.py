@@ -19,7 +19,7 @@ from tinygrad_bn import config
 from tinygrad_bn.creation import eye
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.random import Generator, rand_like, randn_like
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "calculate_gain",

@@ -12,7 +12,7 @@ from tinygrad_bn.nn import init
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.ops.linear import linear
 from tinygrad_bn.ops.promotion import require_tensor
-from tinygrad_bn.tensor import Parameter, Tensor
+from tinygrad_bn.tensors import Parameter, Tensor
 
 
 class Identity(Module):

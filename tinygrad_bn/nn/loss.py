@@ -7,7 +7,7 @@ from typing import ClassVar
 from tinygrad_bn.nn import functional
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.ops.loss import REDUCTIONS, require_reduction
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 class Loss(Module):

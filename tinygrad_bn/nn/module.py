@@ -14,7 +14,7 @@ from tinygrad_bn.errors import DtypeError, ModuleError
 from tinygrad_bn.nn import hooks, state
 from tinygrad_bn.nn.parts import BUFFER, MODULE, PARAMETER, Parts
 from tinygrad_bn.ops.promotion import is_floating
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 class Module(Parts):

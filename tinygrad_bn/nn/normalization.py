@@ -11,7 +11,7 @@ from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.module import Module, convert
 from tinygrad_bn.ops.normalization import batch_norm, layer_norm, require_several
-from tinygrad_bn.tensor import Buffer, Parameter, Tensor
+from tinygrad_bn.tensors import Buffer, Parameter, Tensor
 
 
 class Normalization(Module):
@@ -122,7 +122,7 @@ class BatchNorm(Normalization):
         count = self.num_batches_tracked
         assert count is not None
         if not recomputing.get():
-            count.overwrite(count.array + 1)
+            count.add_(1)
         if self.momentum is not None:
             return self.momentum
         return count.detach().double().reciprocal()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.errors import DtypeError, ModuleError, StateError
-from tinygrad_bn.tensor import Buffer, Parameter, Tensor
+from tinygrad_bn.tensors import Buffer, Parameter, Tensor
 
 if TYPE_CHECKING:
     from tinygrad_bn.nn.module import Module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from tinygrad_bn import config
 from tinygrad_bn.creation import zeros
@@ -10,7 +11,7 @@ from tinygrad_bn.errors import ArgumentError, BackendError, GradientError, Shape
 from tinygrad_bn.ops.join import cat, stack
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.ops.statistics import vector_norm
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "clip_grad_norm_",
@@ -22,9 +23,9 @@ __all__ = [
 
 
 def gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    """The gradients of those parameters that have one."""
+    """The gradients of those parameters that have one, where they are: `grad` would copy them."""
     given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    return [p.grad for p in given if p.grad is not None]
+    return [cast("Tensor", p._grad) for p in given if p._grad is not None]
 
 
 def get_total_norm(

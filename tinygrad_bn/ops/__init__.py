@@ -1,4 +1,6 @@
-"""The operations, a file a family; each is written once, in the vocabulary of ``tinygrad_bn.backend``."""
+"""The operations, a file a family; each is written once, in the vocabulary of
+``tinygrad_bn.backend``.
+"""
 
 from tinygrad_bn.ops import (
     contraction,
@@ -8,6 +10,7 @@ from tinygrad_bn.ops import (
     inplace,
     join,
     linear,
+    logic,
     order,
     placement,
     rearrange,
@@ -15,6 +18,7 @@ from tinygrad_bn.ops import (
     shape,
     statistics,
     transfer,
+    trigonometry,
     unary,
 )
 
@@ -26,6 +30,7 @@ __all__ = [
     "inplace",
     "join",
     "linear",
+    "logic",
     "order",
     "placement",
     "rearrange",
@@ -33,5 +38,6 @@ __all__ = [
     "shape",
     "statistics",
     "transfer",
+    "trigonometry",
     "unary",
 ]

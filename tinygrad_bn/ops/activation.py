@@ -11,10 +11,10 @@ from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import is_floating, require_tensor
 from tinygrad_bn.ops.shape import one_axis
-from tinygrad_bn.ops.unary import tanh
+from tinygrad_bn.ops.trigonometry import tanh
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 
 class Activation(Function):

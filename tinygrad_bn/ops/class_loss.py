@@ -20,7 +20,7 @@ from tinygrad_bn.ops.probability import log_sum
 from tinygrad_bn.ops.promotion import cast, is_floating, promote, require_tensor
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 
 class Labels(NamedTuple):

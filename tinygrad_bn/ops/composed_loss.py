@@ -16,7 +16,7 @@ from tinygrad_bn.ops.shape import broadcast_tensors
 from tinygrad_bn.ops.unary import exp, log, sqrt
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = ["cosine_similarity"]
 

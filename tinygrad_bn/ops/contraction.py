@@ -17,7 +17,7 @@ from tinygrad_bn.ops.reduce import sum
 from tinygrad_bn.ops.shape import permute, reshape
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = ["einsum"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Array
+from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError, BackendError, ShapeError
 from tinygrad_bn.ops.promotion import (
     FLOAT,
@@ -21,7 +21,7 @@ from tinygrad_bn.ops.promotion import (
 )
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "add",
@@ -30,19 +30,13 @@ __all__ = [
     "clip",
     "div",
     "divide",
-    "eq",
     "floor_divide",
     "fmod",
-    "ge",
-    "gt",
-    "le",
     "lerp",
-    "lt",
     "maximum",
     "minimum",
     "mul",
     "multiply",
-    "ne",
     "pow",
     "remainder",
     "square",
@@ -401,43 +395,9 @@ def without_gradient(function: Any, *operands: Any) -> Tensor:
                 f"expected tensors on {backend.device}, got one on {x.backend.device}"
             )
     arrays = [x.array if isinstance(x, Variable) else x for x in operands]
-    return Variable.tensor_class.wrap(backend.asarray(function(*arrays)), backend)  # type: ignore[return-value]
-
-
-def compare(function: Any, a: Any, b: Any) -> Tensor:
-    a, b = pair(a, b)
-    broadcastable(a, b)
-    return without_gradient(function, a, b)
-
-
-def eq(input: Tensor, other: Tensor | float) -> Tensor:
-    """Whether input == other, element by element."""
-    return compare(operator.eq, input, other)
-
-
-def ne(input: Tensor, other: Tensor | float) -> Tensor:
-    """Whether input != other, element by element."""
-    return compare(operator.ne, input, other)
-
-
-def lt(input: Tensor, other: Tensor | float) -> Tensor:
-    """Whether input < other, element by element."""
-    return compare(operator.lt, input, other)
-
-
-def le(input: Tensor, other: Tensor | float) -> Tensor:
-    """Whether input <= other, element by element."""
-    return compare(operator.le, input, other)
-
-
-def gt(input: Tensor, other: Tensor | float) -> Tensor:
-    """Whether input > other, element by element."""
-    return compare(operator.gt, input, other)
-
-
-def ge(input: Tensor, other: Tensor | float) -> Tensor:
-    """Whether input >= other, element by element."""
-    return compare(operator.ge, input, other)
+    with current(backend):
+        result = backend.asarray(function(*arrays))
+    return Variable.tensor_class.wrap(result, backend)  # type: ignore[return-value]
 
 
 subtract = sub

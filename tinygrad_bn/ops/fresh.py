@@ -9,7 +9,7 @@ from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.ops.shape import sizes
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 
 def beside(x: Tensor, word: str, *args: Any, dtype: Any) -> Tensor:

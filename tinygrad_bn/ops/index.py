@@ -25,7 +25,7 @@ from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.ops.shape import broadcast_shapes
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = ["nonzero"]
 

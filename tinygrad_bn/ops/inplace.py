@@ -23,7 +23,7 @@ from tinygrad_bn.ops.promotion import category, is_floating, require_tensor
 from tinygrad_bn.philox import Generator, generator_on
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 
 def require_writable(x: Tensor) -> None:

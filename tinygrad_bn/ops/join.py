@@ -13,7 +13,7 @@ from tinygrad_bn.ops.promotion import promote, require_tensor
 from tinygrad_bn.ops.shape import broadcast_to, one_axis, reshape, sizes, squeeze
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "cat",

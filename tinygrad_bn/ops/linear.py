@@ -11,7 +11,7 @@ from tinygrad_bn.errors import DtypeError, ShapeError
 from tinygrad_bn.ops.promotion import pair, require_tensor
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "addmm",

@@ -16,7 +16,7 @@ from tinygrad_bn.ops.promotion import promote, require_tensor
 from tinygrad_bn.ops.reduce import mean, sum
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 
 class ElementLoss(Function):

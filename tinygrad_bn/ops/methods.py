@@ -13,6 +13,7 @@ from tinygrad_bn.ops import (
     inplace,
     join,
     linear,
+    logic,
     order,
     placement,
     rearrange,
@@ -20,6 +21,7 @@ from tinygrad_bn.ops import (
     shape,
     statistics,
     transfer,
+    trigonometry,
     unary,
 )
 from tinygrad_bn.ops.piecewise import relu
@@ -27,7 +29,7 @@ from tinygrad_bn.ops.probability import log_softmax, softmax
 from tinygrad_bn.ops.promotion import cast
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 
 class Methods(Variable):
@@ -58,16 +60,25 @@ class Methods(Variable):
     baddbmm = linear.baddbmm
 
     # Comparison and choice
-    eq = __eq__ = elementwise.eq  # type: ignore[assignment]
-    ne = __ne__ = elementwise.ne  # type: ignore[assignment]
-    lt = __lt__ = elementwise.lt
-    le = __le__ = elementwise.le
-    gt = __gt__ = elementwise.gt
-    ge = __ge__ = elementwise.ge
+    eq = __eq__ = logic.eq  # type: ignore[assignment]
+    ne = __ne__ = logic.ne  # type: ignore[assignment]
+    lt = __lt__ = logic.lt
+    le = __le__ = logic.le
+    gt = __gt__ = logic.gt
+    ge = __ge__ = logic.ge
     maximum = elementwise.maximum
     minimum = elementwise.minimum
     clamp = clip = elementwise.clamp
     lerp = elementwise.lerp
+
+    logical_and = logic.logical_and
+    logical_or = logic.logical_or
+    logical_xor = logic.logical_xor
+    logical_not = logic.logical_not
+    bitwise_and = __and__ = __rand__ = logic.bitwise_and
+    bitwise_or = __or__ = __ror__ = logic.bitwise_or
+    bitwise_xor = __xor__ = __rxor__ = logic.bitwise_xor
+    bitwise_not = __invert__ = logic.bitwise_not
 
     # Functions of one variable
     abs = absolute = __abs__ = unary.abs
@@ -81,16 +92,16 @@ class Methods(Variable):
     rsqrt = unary.rsqrt
     square = elementwise.square
     reciprocal = unary.reciprocal
-    sin = unary.sin
-    cos = unary.cos
-    tan = unary.tan
-    asin = unary.asin
-    acos = unary.acos
-    atan = unary.atan
+    sin = trigonometry.sin
+    cos = trigonometry.cos
+    tan = trigonometry.tan
+    asin = trigonometry.asin
+    acos = trigonometry.acos
+    atan = trigonometry.atan
     atan2 = elementwise.atan2
-    sinh = unary.sinh
-    cosh = unary.cosh
-    tanh = unary.tanh
+    sinh = trigonometry.sinh
+    cosh = trigonometry.cosh
+    tanh = trigonometry.tanh
     sigmoid = unary.sigmoid
     erf = unary.erf
     erfinv = unary.erfinv
@@ -102,7 +113,6 @@ class Methods(Variable):
     isnan = unary.isnan
     isinf = unary.isinf
     isfinite = unary.isfinite
-    logical_not = unary.logical_not
 
     # Reductions
     sum = reduce.sum

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.config import recomputing
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
@@ -24,10 +25,10 @@ from tinygrad_bn.ops.moments import (
     row_normalize,
     wide,
 )
-from tinygrad_bn.ops.promotion import is_floating, require_tensor
+from tinygrad_bn.ops.promotion import cast, is_floating, require_tensor
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 
 def by_channel(xp: Any, x: Array) -> Array:
@@ -183,7 +184,7 @@ def batch_norm(
         if running_mean is not None:
             move_towards(running_mean, mean, momentum)
         if running_var is not None:
-            move_towards(running_var, var.wrap_like(var.array * (count / (count - 1))), momentum)
+            move_towards(running_var, var * (count / (count - 1)), momentum)
     return y  # type: ignore[no-any-return]
 
 
@@ -206,9 +207,9 @@ def require_several(x: Tensor) -> int:
 
 def move_towards(running: Tensor, value: Tensor, momentum: float | Tensor) -> None:
     """running += momentum (value - running), in the value's dtype and in place."""
-    rate = momentum if isinstance(momentum, (int, float)) else momentum.array
-    known = running.backend.xp.astype(running.array, value.dtype)
-    running.overwrite(known + rate * (value.array - known))
+    rate = momentum.detach() if isinstance(momentum, Variable) else momentum
+    known = cast(running.detach(), value.dtype)
+    running.overwrite((known + (value - known) * rate).array)
 
 
 def layer_norm(

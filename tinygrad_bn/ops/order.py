@@ -19,7 +19,7 @@ from tinygrad_bn.ops.reduce import count_of, kept, reduced
 from tinygrad_bn.ops.shape import axes, one_axis, reshape, squeeze
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "amax",

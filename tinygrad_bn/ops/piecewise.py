@@ -12,7 +12,7 @@ from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import require_tensor
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = ["relu"]
 

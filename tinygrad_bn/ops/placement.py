@@ -17,7 +17,7 @@ from tinygrad_bn.ops.promotion import cast, category, require_tensor, result_typ
 from tinygrad_bn.ops.shape import broadcast_shapes, broadcast_to, one_axis, reshape
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "gather",

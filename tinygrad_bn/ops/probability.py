@@ -13,7 +13,7 @@ from tinygrad_bn.ops.promotion import cast, is_floating, require_tensor
 from tinygrad_bn.ops.shape import one_axis
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = ["log_softmax", "softmax"]
 

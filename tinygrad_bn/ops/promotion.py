@@ -18,7 +18,7 @@ from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 BOOL, INT, FLOAT = range(3)
 _CATEGORIES = {"b": BOOL, "i": INT, "u": INT, "f": FLOAT}
@@ -108,9 +108,7 @@ def cast(x: Any, dtype: np.dtype[Any]) -> Any:
     """The tensor in ``dtype``: itself where it is in it already. A graph leads only to floats."""
     if x.array.dtype == dtype:
         return x
-    if not is_floating(dtype) or not x.requires_grad:
-        return x.wrap_like(x.backend.xp.astype(x.array, dtype))
-    return Cast.apply(x, dtype=dtype)
+    return Cast.apply(x if is_floating(dtype) else x.detach(), dtype=dtype)
 
 
 def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ from tinygrad_bn.ops.shape import (
 from tinygrad_bn.ops.transfer import clone
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "diag",

@@ -18,7 +18,7 @@ from tinygrad_bn.ops.shape import axes
 from tinygrad_bn.ops.unary import abs, sign
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "logaddexp",

@@ -10,7 +10,7 @@ from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.ops.promotion import require_tensor
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "clone",

@@ -12,17 +12,12 @@ from tinygrad_bn.ops.elementwise import without_gradient
 from tinygrad_bn.ops.promotion import FLOAT, category, floating, is_floating, require_tensor
 
 if TYPE_CHECKING:
-    from tinygrad_bn.tensor import Tensor
+    from tinygrad_bn.tensors import Tensor
 
 __all__ = [
     "abs",
     "absolute",
-    "acos",
-    "asin",
-    "atan",
     "ceil",
-    "cos",
-    "cosh",
     "erf",
     "erfinv",
     "exp",
@@ -35,7 +30,6 @@ __all__ = [
     "log1p",
     "log2",
     "log10",
-    "logical_not",
     "neg",
     "positive",
     "reciprocal",
@@ -43,11 +37,7 @@ __all__ = [
     "rsqrt",
     "sigmoid",
     "sign",
-    "sin",
-    "sinh",
     "sqrt",
-    "tan",
-    "tanh",
     "trunc",
 ]
 
@@ -148,105 +138,6 @@ class Reciprocal(Function):
 
     def backward(self, dy: Array, /) -> Array:
         return -dy * self.y * self.y
-
-
-class Sin(Function):
-    """The sine of x in radians."""
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.sin(x)
-
-    def backward(self, dy: Array, /) -> Array:
-        return dy * self.xp.cos(self.x)
-
-
-class Cos(Function):
-    """The cosine of x in radians."""
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.cos(x)
-
-    def backward(self, dy: Array, /) -> Array:
-        return -dy * self.xp.sin(self.x)
-
-
-class Tan(Function):
-    """The tangent of x in radians."""
-
-    def forward(self, x: Array) -> Array:
-        self.y = self.xp.tan(x)
-        return self.y
-
-    def backward(self, dy: Array, /) -> Array:
-        return dy * (1 + self.y * self.y)
-
-
-class Asin(Function):
-    """The angle, in radians, whose sine is x."""
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.arcsin(x)
-
-    def backward(self, dy: Array, /) -> Array:
-        return dy / self.xp.sqrt((1 - self.x) * (1 + self.x))
-
-
-class Acos(Function):
-    """The angle, in radians, whose cosine is x."""
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.arccos(x)
-
-    def backward(self, dy: Array, /) -> Array:
-        return -dy / self.xp.sqrt((1 - self.x) * (1 + self.x))
-
-
-class Atan(Function):
-    """The angle, in radians, whose tangent is x."""
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.arctan(x)
-
-    def backward(self, dy: Array, /) -> Array:
-        return dy / (1 + self.x * self.x)
-
-
-class Sinh(Function):
-    """The hyperbolic sine."""
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.sinh(x)
-
-    def backward(self, dy: Array, /) -> Array:
-        return dy * self.xp.cosh(self.x)
-
-
-class Cosh(Function):
-    """The hyperbolic cosine."""
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.cosh(x)
-
-    def backward(self, dy: Array, /) -> Array:
-        return dy * self.xp.sinh(self.x)
-
-
-class Tanh(Function):
-    """The hyperbolic tangent."""
-
-    def forward(self, x: Array) -> Array:
-        self.y = self.xp.tanh(x)
-        return self.y
-
-    def backward(self, dy: Array, /) -> Array:
-        return dy * (1 - self.y * self.y)
 
 
 class Sigmoid(Function):
@@ -358,51 +249,6 @@ def reciprocal(input: Tensor) -> Tensor:
     return Reciprocal.apply(floating(input))  # type: ignore[no-any-return]
 
 
-def sin(input: Tensor) -> Tensor:
-    """The sine of an angle in radians."""
-    return Sin.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def cos(input: Tensor) -> Tensor:
-    """The cosine of an angle in radians."""
-    return Cos.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def tan(input: Tensor) -> Tensor:
-    """The tangent of an angle in radians."""
-    return Tan.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def asin(input: Tensor) -> Tensor:
-    """The angle, in radians, whose sine is input."""
-    return Asin.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def acos(input: Tensor) -> Tensor:
-    """The angle, in radians, whose cosine is input."""
-    return Acos.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def atan(input: Tensor) -> Tensor:
-    """The angle, in radians, whose tangent is input."""
-    return Atan.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def sinh(input: Tensor) -> Tensor:
-    """The hyperbolic sine."""
-    return Sinh.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def cosh(input: Tensor) -> Tensor:
-    """The hyperbolic cosine."""
-    return Cosh.apply(floating(input))  # type: ignore[no-any-return]
-
-
-def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
-    return Tanh.apply(floating(input))  # type: ignore[no-any-return]
-
-
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + exp(-input))."""
     return Sigmoid.apply(floating(input))  # type: ignore[no-any-return]
@@ -470,12 +316,6 @@ def _classify(input: Tensor, function: str) -> Tensor:
     if category(input.array.dtype) < FLOAT:
         input = floating(input)
     return without_gradient(getattr(input.backend.xp, function), input)
-
-
-def logical_not(input: Tensor) -> Tensor:
-    """Whether each element is zero or False."""
-    require_tensor(input)
-    return without_gradient(input.backend.xp.logical_not, input)
 
 
 absolute = abs

@@ -11,7 +11,7 @@ from tinygrad_bn.dtypes import int64
 from tinygrad_bn.errors import ArgumentError, ModuleError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.ops.elementwise import where
-from tinygrad_bn.tensor import Buffer, Tensor
+from tinygrad_bn.tensors import Buffer, Tensor
 
 Average: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From the average, the parameter and the number of averaged ones to the new average."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.normalization import Normalization
 from tinygrad_bn.optim.optimizer import Group
-from tinygrad_bn.tensor import Parameter
+from tinygrad_bn.tensors import Parameter
 
 
 def param_groups(model: Module, weight_decay: float = 1e-2) -> list[Group]:

@@ -11,7 +11,7 @@ import numpy as np
 from tinygrad_bn.backend import Array, Backend, KernelPoint
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.optim.optimizer import Group, stamp
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from tinygrad_bn.errors import StateError
 from tinygrad_bn.optim.flat import Bucket, Run, refuse_shared_memory
 from tinygrad_bn.optim.optimizer import Group, Optimizer, Params, evaluated
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 class FlatOptimizer(Optimizer):

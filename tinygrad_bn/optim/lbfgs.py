@@ -18,7 +18,7 @@ from tinygrad_bn.optim.optimizer import (
     require_range,
     stamp,
 )
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 class LBFGS(Optimizer):

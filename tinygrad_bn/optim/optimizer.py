@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Stamp, clock
 from tinygrad_bn.errors import ArgumentError, DtypeError, StateError
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 Group: TypeAlias = dict[str, Any]
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Group]

@@ -14,7 +14,7 @@ from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, GradientError
 from tinygrad_bn.philox import generator_on
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 class Segment:

@@ -1,4 +1,5 @@
-"""Every operation of the library, once, with inputs: what the properties in ``test_samples.py`` are checked on.
+"""Every operation of the library, once, with inputs: what the properties in ``test_samples.py`` are
+checked on.
 
 A family's samples live in the file of its name. To add an operation, add `Sample`s to its family.
 """
@@ -18,7 +19,8 @@ import numpy as np
 class Sample:
     """One call of one operation.
 
-    ``function`` takes the namespace (``tinygrad_bn`` or ``torch``) and the tensors, so that PyTorch can run it too.
+    ``function`` takes the namespace (``tinygrad_bn`` or ``torch``) and the tensors, so that PyTorch
+    can run it too.
     """
 
     name: str
@@ -42,7 +44,9 @@ class Sample:
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    """Standard normal float64 numbers, none of them within 0.05 of zero, where functions have their kinks."""
+    """Standard normal float64 numbers, none of them within 0.05 of zero, where functions have their
+    kinks.
+    """
     x = np.random.default_rng([seed, *shape]).standard_normal(shape)
     return np.where(np.abs(x) < 0.05, 0.05 * np.sign(x) + x, x)
 

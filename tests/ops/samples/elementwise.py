@@ -46,13 +46,4 @@ SAMPLES = [
         (whole(3, 4), whole(3, 4, low=1)),
         differentiable=False,
     ),
-    *(
-        Sample(
-            name,
-            lambda t, a, b, name=name: getattr(t, name)(a, b),
-            (whole(3, 4), whole(4, seed=1)),
-            differentiable=False,
-        )
-        for name in ("eq", "ne", "lt", "le", "gt", "ge")
-    ),
 ]

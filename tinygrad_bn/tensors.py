@@ -10,9 +10,10 @@ import numpy as np
 from tinygrad_bn import config, ops
 from tinygrad_bn.autograd.engine import backward
 from tinygrad_bn.autograd.variable import Handle, Variable
-from tinygrad_bn.backend import Array, Backend, Device, backend_for
+from tinygrad_bn.backend import Device, backend_for
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError, ShapeError
+from tinygrad_bn.ops.conversion import as_array
 from tinygrad_bn.ops.methods import Methods
 from tinygrad_bn.ops.promotion import cast, is_floating
 
@@ -235,8 +236,11 @@ class Tensor(Methods, Variable):
 
     @property
     def grad(self) -> Tensor | None:
-        """What `backward` accumulated; None before."""
-        return self._grad  # type: ignore[return-value]  # what accumulates is a Tensor
+        """What `backward` accumulated; None before. It is the caller's to keep, and to change."""
+        grad = self._grad
+        if grad is not None and grad.array is self.slot:  # which the next backward overwrites
+            grad.array = self.backend.copy(grad.array)
+        return grad  # type: ignore[return-value]  # what accumulates is a Tensor
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
@@ -383,32 +387,6 @@ def _rebuild(kind: type[Tensor], values: Any, device: str, requires_grad: bool) 
     tensor = kind.wrap(backend.asarray(values), backend)
     tensor.requires_grad = requires_grad
     return tensor
-
-
-def as_array(data: object, dtype: Any, device: object) -> tuple[Array, Backend]:
-    """A fresh array with the values of ``data``, and its backend; Python floats in the default
-    dtype.
-    """
-    backend = (
-        backend_for(device)
-        if device is not None or not isinstance(data, Variable)
-        else data.backend
-    )
-    if isinstance(data, Variable):
-        source = data.array if data.backend is backend else data.backend.to_numpy(data.array)
-    else:
-        source = with_numbers_for_scalars(data)
-    array = backend.asarray(source, None if dtype is None else as_dtype(dtype))
-    if dtype is None and not hasattr(source, "dtype") and array.dtype == np.float64:
-        array = backend.asarray(array, config.get_default_dtype())
-    return backend.copy(array) if hasattr(source, "dtype") else array, backend
-
-
-def with_numbers_for_scalars(data: Any) -> Any:
-    """Nested sequences with the scalar tensors in them as numbers."""
-    if isinstance(data, (list, tuple)):
-        return [with_numbers_for_scalars(x) for x in data]
-    return data.item() if isinstance(data, Variable) and not data.array.ndim else data  # type: ignore[attr-defined]
 
 
 Variable.tensor_class = Tensor
