@@ -14,7 +14,7 @@ from tinygrad_bn.data.loader import DataLoader
 from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.normalization import BatchNorm
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 Batches = Iterable[tuple[Any, Any]]
 Loss = Callable[[Any, Any], Tensor]

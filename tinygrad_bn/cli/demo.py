@@ -19,7 +19,7 @@ from tinygrad_bn.data.datasets import digits
 from tinygrad_bn.trainer import Step
 
 NAMES = {False: "without batch norm", True: "with batch norm"}
-ROWS = 8
+ROWS = 10
 """About how many checkpoints the table shows, after the first, of all that the figure shows."""
 
 

@@ -1,16 +1,16 @@
 """The experiment behind figure 1 of Ioffe and Szegedy 2015, on digits of 8×8 pixels.
 
 A network of three hidden layers of 100 sigmoid units learns with and without batch normalization.
-Both networks of a seed start from the same weights, drawn from N(0, 0.1²), see the same batches of
-60, and take the same steps of plain gradient descent; batch normalization is all that differs.
+Both networks of a seed start from the same weights, see the same batches of 60, and take the same
+steps of plain gradient descent; batch normalization is all that differs.
 
-The paper says "small random Gaussian values" and does not name its learning rate. 0.1 is 1/√100:
-the standard deviation that keeps a sum over 100 inputs as large as each of them. The learning rate
-1 is not one at which the plain network fails: of 0.1, 0.3, 1, 3 and 10 it learns faster with each
-greater one up to 3, where after 1500 steps it is right on 91 % of the test digits (89 % with 1, 20 %
-with 0.1), and not at all with 10. With batch normalization all five reach 92 to 94 %, and are ahead
-at every checkpoint. At 1 neither network is noisy. Weights drawn with 0.2 or more let the plain
-network start sooner, and on data as easy as this it then ends level with the other.
+The paper starts from "small random Gaussian values", without saying how small, and names no
+learning rate. Here weights are drawn from N(0, 1/64), because a digit has 64 pixels: a sum over
+them is then about as large as each. The learning rate 1 is the one that suits the plain network
+best. With 0.1, 0.3, 1, 3 and 10 it has after 500 steps, on the mean over five seeds, 14, 64, 79, 76
+and 10 % of the test digits right, the other network 91 to 93 %, which is ahead at every checkpoint
+with every one of them. What batch normalization wins here is speed: from weights twice as large and
+with 2000 steps the plain network comes as far on data as easy as these.
 
 References
 ----------
@@ -42,15 +42,15 @@ UNIT = 0
 class Settings:
     """What both networks have in common."""
 
-    steps: int = 800
+    steps: int = 500
     lr: float = 1.0
-    std: float = 0.1
+    std: float = 0.125
     batch_size: int = 60
 
     @property
     def every(self) -> int:
         """How many steps lie between two checkpoints."""
-        return min(20, self.steps)
+        return min(25, self.steps)
 
 
 @dataclass(slots=True)

@@ -110,7 +110,7 @@ def add_demo(commands: Any) -> ArgumentParser:
         "--seeds", type=whole(1), default=5, metavar="N", help="networks of a kind (default 5)"
     )
     parser.add_argument(
-        "--steps", type=whole(1), default=800, metavar="N", help="of each (default 800)"
+        "--steps", type=whole(1), default=500, metavar="N", help="of each (default 500)"
     )
     parser.add_argument(
         "--lr",
