@@ -119,6 +119,16 @@ def test_an_interruption_in_the_first_epoch_loses_nothing_either(command, tmp_pa
     require_same_run(tmp_path / "broken", tmp_path / "unbroken")
 
 
+def test_a_run_on_a_gpu_is_resumed_alike(command, tmp_path, monkeypatch):
+    words = "2 --device cuda --out"
+    assert command(SMALL, words, tmp_path / "unbroken").code == 0
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=20)
+        assert command(SMALL, words, tmp_path / "broken").code == 130
+    assert command("train --resume", tmp_path / "broken").code == 0
+    require_same_run(tmp_path / "broken", tmp_path / "unbroken")
+
+
 def test_a_checkpoint_that_could_not_be_written_costs_one_epoch(command, tmp_path, monkeypatch):
     """The disk is full when the second epoch's state is to be saved, after its metrics were."""
     assert command(SMALL, "3 --out", tmp_path / "unbroken").code == 0

@@ -47,7 +47,7 @@ def demo_figure(without: Sequence[Trace], with_bn: Sequence[Trace]) -> Figure:
         right.sharey(middle)
         input_percentiles(middle, without[0], VERMILION, "without batch norm")
         input_percentiles(right, with_bn[0], BLUE, "with batch norm")
-        middle.set_ylabel("input of its sigmoid, on the test digits")
+        middle.set_ylabel("input of its sigmoid\n(percentiles over the test digits)")
         right.tick_params(labelleft=False)
     return figure
 
