@@ -101,12 +101,7 @@ class Session:
     def train(
         self, on_step: Callable[[Step], object], on_epoch: Callable[[Record], object]
     ) -> None:
-        """Go through the epochs that remain; `history` has a new record when ``on_epoch`` runs."""
-
-        def record(metrics: Record) -> None:
-            self.history.append(metrics)
-            on_epoch(metrics)
-
+        """Go through the epochs that remain; who keeps a record adds it to `history`."""
         fit(
             self.model,
             self.loader,
@@ -117,7 +112,7 @@ class Session:
             scheduler=self.scheduler,
             validate=self.validate,
             on_step=on_step,
-            on_epoch=record,
+            on_epoch=on_epoch,
         )
 
     def validate(self, model: nn.Module) -> Record:

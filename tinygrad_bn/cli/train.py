@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 from argparse import Namespace
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from time import perf_counter
@@ -109,8 +112,11 @@ class Training:
                 "a smaller --lr may help"
             )
         record["accuracy"] = float(self.hits) / self.seen
-        best = self.session.best() is record
-        self.folder.save(self.session.state(), self.session.model.state_dict() if best else None)
+        with interruptions_held_back():
+            self.session.history.append(record)
+            best = self.session.best() is record
+            weights = self.session.model.state_dict() if best else None
+            self.folder.save(self.session.state(), weights)
         self.display.end(
             f"{self.title(record['epoch'])}  loss {record['loss']:.4f}  "
             f"accuracy {record['accuracy']:7.2%}  validation {record['validation_accuracy']:7.2%}  "
@@ -118,3 +124,16 @@ class Training:
         )
         if self.session.epoch < self.session.config.epochs:
             self.begin_epoch()
+
+
+@contextmanager
+def interruptions_held_back() -> Generator[None]:
+    """Let Ctrl-C wait until the block is done, so that the files in a folder agree."""
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
