@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from tinygrad_bn import config
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.autograd.variable import Stamp, Variable
 from tinygrad_bn.backend import Backend, current
 from tinygrad_bn.errors import GradientError, ShapeError
 
@@ -40,7 +41,7 @@ def collect(roots: Iterable[Variable]) -> list[Function]:
         for x, needed in zip(node.inputs or (), node.needs, strict=True):
             if needed and x.creator is not None and x.creator not in nodes:
                 stack.append(x.creator)
-    return sorted(nodes, key=lambda node: node.born, reverse=True)
+    return sorted(nodes, key=attrgetter("born"), reverse=True)
 
 
 def leading_to(targets: set[Key], nodes: list[Function]) -> set[Function]:
@@ -91,9 +92,8 @@ def chain_rule(
     found: dict[Key, tuple[Variable, Any]] = {}
     wanted = None if targets is None else {key_of(t): t for t in targets}
     useful = None if wanted is None else leading_to(set(wanted), nodes)
-    pending: dict[
-        Function, Any
-    ] = {}  # a gradient for each node, a list where it has several outputs
+    pending: dict[Function, Any] = {}  # a gradient each; a list where a node has several outputs
+    plain = not create_graph and not config.anomaly_mode.get()
     for root, grad in zip(roots, grads, strict=True):
         send(root, grad, pending, found, wanted)
     for node in nodes:
@@ -108,7 +108,16 @@ def chain_rule(
                     found[node, position] = (target, grad)
         if useful is None or node in useful:
             inputs, needs = node.inputs or (), node.needs
-            dxs = differentiate(node, dy, create_graph)
+            if plain and Stamp.latest < node.born and node.backend.guard is None:
+                dxs = node.backward(dy) if node.outputs is None else node.backward(*dy)
+            else:
+                dxs = differentiate(node, dy, create_graph)
+            if dxs.__class__ is not tuple:
+                dxs = (dxs,)
+            if len(dxs) != len(needs):
+                raise GradientError(
+                    f"expected {len(needs)} gradients from {node.name}.backward, got {len(dxs)}"
+                )
             for x, needed, dx in zip(inputs, needs, dxs, strict=True):
                 if needed and dx is not None:
                     if dx.shape != x.array.shape or dx.dtype is not x.array.dtype:
@@ -176,8 +185,8 @@ def hooked(hook: Callable[[Any], Any], grad: Any, backend: Backend) -> Any:
     return result if isinstance(grad, Variable) else result.array
 
 
-def differentiate(node: Function, dy: Any, create_graph: bool) -> tuple[Any, ...]:
-    """The gradients of the node's inputs."""
+def differentiate(node: Function, dy: Any, create_graph: bool) -> Any:
+    """What the node's backward gives, where there is more to it than calling it."""
     several = node.outputs is not None
     if create_graph:
         node = replay(node)
@@ -188,15 +197,9 @@ def differentiate(node: Function, dy: Any, create_graph: bool) -> tuple[Any, ...
     else:  # a walk may pass through several devices
         with node.backend.guard:
             dx = node.backward(*dy) if several else node.backward(dy)
-    if dx.__class__ is not tuple:
-        dx = (dx,)
-    if len(dx) != len(node.needs):
-        raise GradientError(
-            f"expected {len(node.needs)} gradients from {node.name}.backward, got {len(dx)}"
-        )
     if config.anomaly_mode.get():
-        refuse_nan(node, dx)
-    return dx  # type: ignore[no-any-return]
+        refuse_nan(node, dx if dx.__class__ is tuple else (dx,))
+    return dx
 
 
 def refuse_nan(node: Function, dx: tuple[Any, ...]) -> None:

@@ -86,7 +86,7 @@ class Variable:
     @classmethod
     def wrap(cls, array: Array, backend: Backend) -> Self:
         """A tensor around an array, outside of any graph."""
-        tensor = cls.__new__(cls)
+        tensor = object.__new__(cls)
         tensor.array = array
         tensor.backend = backend
         return tensor

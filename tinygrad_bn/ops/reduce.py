@@ -49,13 +49,13 @@ def count_of(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
 
 def accumulated(node: Function, word: str, x: Array, **where: Any) -> Array:
     """xp.sum, prod or cumsum of x in the dtype that the backend accumulates in, rounded once."""
-    function = getattr(node.xp, word)
-    if not is_floating(x.dtype):
+    function, dtype = getattr(node.xp, word), x.dtype
+    if not is_floating(dtype):
         return function(x, **where)
-    wide = node.backend.accumulator(x.dtype)
-    if wide == x.dtype:
+    wide = node.backend.accumulator(dtype)
+    if wide is dtype:
         return function(x, **where)
-    return node.xp.astype(function(x, dtype=wide, **where), x.dtype)
+    return node.xp.astype(function(x, dtype=wide, **where), dtype)
 
 
 class Sum(Function):

@@ -84,7 +84,7 @@ def one_axis(dim: int, ndim: int) -> int:
     ShapeError
         If a tensor of rank ``ndim`` has no such axis.
     """
-    if not isinstance(dim, int) and not hasattr(dim, "__index__"):
+    if dim.__class__ is not int and not hasattr(dim, "__index__"):
         raise ShapeError(f"expected an axis number, got {dim!r}")
     rank = max(ndim, 1)  # a scalar counts as having one axis, as in PyTorch
     if not -rank <= dim < rank:
@@ -110,10 +110,17 @@ def chosen(dim: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     return axes(dim, ndim) if not isinstance(dim, (tuple, list)) or dim else ()
 
 
+INTEGERS = frozenset({int})
+
+
 def as_shape(sizes: Any) -> tuple[int, ...]:
     """A shape given as one sequence or as several numbers."""
-    if len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
+    if len(sizes) == 1 and sizes[0].__class__ is tuple:
+        sizes = sizes[0]
+    elif len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
         sizes = tuple(sizes[0])
+    if INTEGERS.issuperset(map(type, sizes)):
+        return tuple(sizes)
     try:
         return tuple(int(n.__index__()) for n in sizes)
     except AttributeError:
@@ -150,7 +157,13 @@ def resolve(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The same elements in C order in another shape, with at most one -1; a view where possible."""
     require_tensor(input)
-    return Reshape.apply(input, shape=resolve(as_shape(shape), input.array.size))  # type: ignore[no-any-return]
+    wanted = as_shape(shape)
+    try:
+        if min(wanted, default=0) >= -1:
+            return Reshape.apply(input, shape=wanted)  # type: ignore[no-any-return]
+    except ValueError:
+        pass
+    return Reshape.apply(input, shape=resolve(wanted, input.array.size))  # type: ignore[no-any-return]
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
@@ -232,15 +245,18 @@ def broadcast_to(input: Tensor, *shape: Any) -> Tensor:
     """Axes of size 1, and new leading ones, repeated to ``shape``; a view, not to be written to."""
     require_tensor(input)
     wanted, have = as_shape(shape), input.array.shape
-    extra = len(wanted) - len(have)
-    if extra < 0 or any(m not in (1, n) for m, n in zip(have, wanted[extra:], strict=True)):
-        raise ShapeError(f"expected a shape that {have} broadcasts to, got {wanted}")
-    return BroadcastTo.apply(input, shape=wanted)  # type: ignore[no-any-return]
+    try:
+        return BroadcastTo.apply(input, shape=wanted)  # type: ignore[no-any-return]
+    except ValueError:
+        raise ShapeError(f"expected a shape that {have} broadcasts to, got {wanted}") from None
 
 
 def expand(input: Tensor, *sizes: Any) -> Tensor:
     """As `broadcast_to`; -1 keeps the size of an axis."""
+    require_tensor(input)
     wanted, have = as_shape(sizes), input.array.shape
+    if -1 not in wanted:
+        return broadcast_to(input, wanted)
     extra = len(wanted) - len(have)
     kept = tuple(
         have[i - extra] if n == -1 and i >= extra >= 0 else n for i, n in enumerate(wanted)
