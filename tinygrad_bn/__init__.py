@@ -5,6 +5,8 @@ underneath.
 import warnings as _warnings
 from pathlib import Path as _Path
 
+__version__ = "0.1.0"
+
 # What overflows is infinite and what is undefined is NaN; as in PyTorch, without a warning a time.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tinygrad_bn\b")
 

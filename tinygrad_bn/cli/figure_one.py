@@ -9,8 +9,9 @@ learning rate. Here weights are drawn from N(0, 1/64), because a digit has 64 pi
 them is then about as large as each. The learning rate 1 is the one that suits the plain network
 best. With 0.1, 0.3, 1, 3 and 10 it has after 500 steps, on the mean over five seeds, 14, 64, 79, 76
 and 10 % of the test digits right, the other network 91 to 93 %, which is ahead at every checkpoint
-with every one of them. What batch normalization wins here is speed: from weights twice as large and
-with 2000 steps the plain network comes as far on data as easy as these.
+with every one of them. What batch normalization wins on data as easy as these is speed: from
+weights twice as large the plain network reaches 92.7 % in 2000 steps, the other 93.4 % (three
+seeds).
 
 References
 ----------

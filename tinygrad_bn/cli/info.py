@@ -11,6 +11,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import Any
 
+from tinygrad_bn import __version__
 from tinygrad_bn.data import datasets
 
 REQUIRED = ("numpy", "scipy", "numba")
@@ -51,18 +52,18 @@ def gather() -> dict[str, Any]:
 def versions(cupy: str | None) -> dict[str, str]:
     """Of Python and of the packages that the library uses; CuPy's comes under several names."""
     return {
-        "tinygrad-bn": version("tinygrad-bn", "source checkout"),
+        "tinygrad-bn": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in (*REQUIRED, *OPTIONAL)},
         "cupy": cupy or ABSENT,
     }
 
 
-def version(package: str, absent: str = ABSENT) -> str:
+def version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return absent
+        return ABSENT
 
 
 def blas() -> list[dict[str, Any]]:
