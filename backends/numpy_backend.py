@@ -51,14 +51,15 @@ def reduction(ufunc: np.ufunc) -> Callable[..., Array]:
 
 
 FLOAT64 = np.dtype(np.float64)
+add_up: Any = np.add.reduce
 
 
 def total(x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:
     """The sum, at what the ufunc costs to call; 16-bit floats add in float32."""
     if dtype is None and x.dtype.itemsize == 2 and is_half(x.dtype):
-        y = np.add.reduce(x, axis=axis, dtype=np.float32, keepdims=keepdims)
+        y = add_up(x, axis=axis, dtype=np.float32, keepdims=keepdims)
         return y.astype(x.dtype)
-    return np.add.reduce(x, axis=axis, dtype=dtype, keepdims=keepdims)
+    return add_up(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
 
 def mean(x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:

@@ -2,26 +2,24 @@
 underneath.
 """
 
+import os as _os
 import warnings as _warnings
-from pathlib import Path as _Path
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 # What overflows is infinite and what is undefined is NaN; as in PyTorch, without a warning a time.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"tinygrad_bn\b")
 
-_package = _Path(__file__).parent
-if not (_package / "backends").is_dir():  # a source checkout: the adapters live in ../backends
-    __path__.append(str(_package.parent))
+_package = _os.path.dirname(__file__)
+if not _os.path.isdir(_os.path.join(_package, "backends")):  # a source checkout: in ../backends
+    __path__.append(_os.path.dirname(_package))
 
 from tinygrad_bn import autograd as autograd
 from tinygrad_bn import cuda as cuda
-from tinygrad_bn import data as data
-from tinygrad_bn import io as io
 from tinygrad_bn import linalg as linalg
 from tinygrad_bn import nn as nn
-from tinygrad_bn import optim as optim
-from tinygrad_bn import utils as utils
 from tinygrad_bn.autograd import Function as Function
 from tinygrad_bn.backend import Device as device
 from tinygrad_bn.backend import reference_kernels as reference_kernels
@@ -36,11 +34,7 @@ from tinygrad_bn.config import set_default_dtype as set_default_dtype
 from tinygrad_bn.config import set_grad_enabled as set_grad_enabled
 from tinygrad_bn.creation import *
 from tinygrad_bn.dtypes import *
-from tinygrad_bn.io import load as load
-from tinygrad_bn.io import save as save
-from tinygrad_bn.ops import (
-    differentiable as _differentiable,
-)  # gives the chain rule its interpreter
+from tinygrad_bn.ops import differentiable as _differentiable  # the chain rule's interpreter
 from tinygrad_bn.ops.composed_loss import *
 from tinygrad_bn.ops.contraction import *
 from tinygrad_bn.ops.elementwise import *
@@ -64,13 +58,33 @@ from tinygrad_bn.random import default_generator as default_generator
 from tinygrad_bn.tensors import Buffer as Buffer
 from tinygrad_bn.tensors import Parameter as Parameter
 from tinygrad_bn.tensors import Tensor as Tensor
-from tinygrad_bn.trainer import evaluate as evaluate
-from tinygrad_bn.trainer import fit as fit
+
+if _TYPE_CHECKING:
+    from tinygrad_bn import data as data
+    from tinygrad_bn import io as io
+    from tinygrad_bn import optim as optim
+    from tinygrad_bn import utils as utils
+    from tinygrad_bn.io import load as load
+    from tinygrad_bn.io import save as save
+    from tinygrad_bn.trainer import evaluate as evaluate
+    from tinygrad_bn.trainer import fit as fit
+
+# What is loaded when it is first asked for, so that an import costs little more than NumPy's.
+_PACKAGES = ("data", "io", "optim", "utils")
+_FUNCTIONS = {"evaluate": "trainer", "fit": "trainer", "load": "io", "save": "io"}
 
 
 def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return _import_module(f"{__name__}.{name}")
+    if name in _FUNCTIONS:
+        return getattr(_import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
     if name == "bfloat16":  # needs ml_dtypes, which is optional
         from tinygrad_bn.dtypes import bfloat16
 
         return bfloat16()
-    raise AttributeError(f"module 'tinygrad_bn' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PACKAGES, *_FUNCTIONS})

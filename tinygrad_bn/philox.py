@@ -12,7 +12,7 @@ Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from contextlib import nullcontext
 from threading import Lock
 from typing import Any
@@ -97,7 +97,7 @@ class Generator:
 
     def seed(self) -> int:
         """Start a stream that nobody can foretell; its seed, so that it can be had again."""
-        seed = secrets.randbits(63)
+        seed = int.from_bytes(os.urandom(8), "little") >> 1
         self.manual_seed(seed)
         return seed
 
