@@ -70,8 +70,11 @@ class TestSequences:
         m = kind(Times(0))
         assert m.append(Times(2)) is m
         m.insert(1, Times(1))
-        m.extend([Times(3), Times(4)])
+        m.extend([Times(3)])
+        m += [Times(4)]
         assert factors(m) == [0, 1, 2, 3, 4]
+        assert factors(m + kind(Times(5))) == [0, 1, 2, 3, 4, 5]
+        assert len(m) == 5
         assert m.pop(1).factor == 1
         del m[-2:]
         m[1] = Times(9)

@@ -92,6 +92,12 @@ class PartSequence(Module, Generic[Part]):
             self._register(str(position), part, self._kind)
         return self
 
+    def __iadd__(self, parts: Iterable[Part]) -> Self:
+        return self.extend(parts)
+
+    def __add__(self, parts: Iterable[Part]) -> Self:
+        return self[:].extend(parts)
+
     def insert(self, index: int, part: Part) -> Self:
         """Add a part before the one at ``index``; those after it move on by one."""
         named = self._parts(self._kind)
