@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
 from tinygrad_bn.ops.elementwise import broadcastable, clamp, where
-from tinygrad_bn.ops.loss import reduce, require_pair, require_reduction
+from tinygrad_bn.ops.fresh import new_full
+from tinygrad_bn.ops.loss import reduce, require_broadcast, require_pair, require_reduction
 from tinygrad_bn.ops.promotion import cast, promote, require_tensor
 from tinygrad_bn.ops.reduce import sum
 from tinygrad_bn.ops.shape import broadcast_tensors
@@ -62,14 +64,17 @@ def cosine_embedding_loss(
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, *, reduction: str = "mean"
 ) -> Tensor:
-    """A distance where the target is 1, max(0, margin - distance) where it is -1."""
+    """A distance where the target is 1, max(0, margin - distance) where it is -1.
+
+    Their sum where it is neither, as in PyTorch.
+    """
     require_reduction(reduction)
     require_floats(input, "hinge_embedding_loss")
     require_tensor(target, "the target")
     if target.shape != input.shape:
         raise ShapeError(f"expected a target {input.shape}, as the input, got {target.shape}")
-    apart = where(target == -1, clamp(margin - input, min=0), 0.0)
-    return reduce(where(target == 1, input, apart), reduction)
+    apart = where(target != 1, clamp(margin - input, min=0), 0.0)
+    return reduce(where(target != -1, input, 0.0) + apart, reduction)
 
 
 def margin_ranking_loss(
@@ -110,10 +115,29 @@ def poisson_nll_loss(
     return reduce(losses, reduction)
 
 
+def variances(var: Tensor | float, input: Tensor) -> Tensor:
+    """What is given as variances, checked, as a tensor that broadcasts to the input."""
+    if not isinstance(var, Variable):
+        var = new_full(input, input.shape, var)
+    require_floats(var, "the variance")
+    if var.ndim == input.ndim - 1 and var.shape == input.shape[:-1]:
+        var = var.unsqueeze(-1)
+    if var.ndim != input.ndim or any(
+        m not in (1, n) for m, n in zip(var.shape, input.shape, strict=True)
+    ):
+        raise ShapeError(
+            f"expected a variance {input.shape}, or {input.shape[:-1]}, or with axes of size 1, "
+            f"got {var.shape}"
+        )
+    if not var.is_cuda and bool(var.backend.xp.any(var.array < 0)):
+        raise RangeError("expected variances ≥ 0, got negative ones")
+    return var
+
+
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,
-    var: Tensor,
+    var: Tensor | float,
     full: bool = False,
     eps: float = 1e-6,
     reduction: str = "mean",
@@ -122,17 +146,23 @@ def gaussian_nll_loss(
 
     Parameters
     ----------
-    var : broadcasts to the input; held at ``eps`` from below, where its gradient is 0.
+    target : broadcasts to the input.
+    var : held at ``eps`` from below; gradients take no notice of that.
     full : add log √(2π).
+
+    Shapes
+    ------
+    input: (*, D); var: that, with some axes of size 1, or (*), one for each row.
     """
     require_reduction(reduction)
-    require_pair(input, target, "gaussian_nll_loss")
-    require_floats(var, "the variance")
-    broadcastable(var, input)
+    require_floats(input, "gaussian_nll_loss")
+    require_tensor(target, "the target")
+    require_floats(target, "the target of gaussian_nll_loss")
+    require_broadcast(target, input, "target")
     if not eps > 0:
         raise ArgumentError(f"expected eps > 0, got {eps}")
-    if not var.is_cuda and bool(var.backend.xp.any(var.array < 0)):
-        raise RangeError("expected variances ≥ 0, got negative ones")
-    var = clamp(var, min=eps)
+    var = variances(var, input)
+    held = var.detach()
+    var = var + (clamp(held, min=eps) - held)
     losses = 0.5 * (log(var) + (input - target) ** 2 / var)
     return reduce(losses + 0.5 * math.log(2 * math.pi) if full else losses, reduction)

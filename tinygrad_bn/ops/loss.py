@@ -36,7 +36,8 @@ class ElementLoss(Function):
             return narrow(xp, losses, x)
         total = xp.sum(losses, dtype=self.backend.accumulator(losses.dtype))
         if reduction != "sum":
-            count = x.shape[0] if reduction == "batchmean" else math.prod(x.shape)
+            axes = x.shape[:1] if reduction == "batchmean" else x.shape
+            count = math.prod(axes)
             self.share = 1 / count if count else math.nan
         return narrow(xp, total * self.share, x)
 
@@ -252,11 +253,9 @@ def kl_div(
     input : logarithms of probabilities.
     target : probabilities, or with ``log_target`` their logarithms.
     reduction : ``"batchmean"``, the sum over everything by the size of axis 0, is the divergence;
-        ``"mean"``, which divides by the number of elements, is not.
+        ``"mean"``, which divides by the number of elements, is not. A scalar is one sample.
     """
     require_reduction(reduction, (*REDUCTIONS, "batchmean"))
-    if reduction == "batchmean" and not input.ndim:
-        raise ShapeError("expected an axis of samples for batchmean, got a scalar")
     return compare(Divergence, input, target, reduction, log_target=log_target)
 
 
