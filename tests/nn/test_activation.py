@@ -191,6 +191,16 @@ class TestArguments:
         with pytest.raises(DtypeError, match="expected floats"):
             getattr(F, name)(tg.tensor([1, 2]))
 
+    @pytest.mark.parametrize(
+        "name",
+        "relu relu6 leaky_relu elu celu selu silu mish hardtanh hardsigmoid hardswish".split(),
+    )
+    def test_inplace_is_accepted_and_has_no_effect(self, name: str) -> None:
+        x = tg.tensor([-4.0, -0.5, 0.5, 8.0])
+        y = getattr(F, name)(x, inplace=True)
+        assert y.tolist() == getattr(F, name)(x).tolist() != x.tolist()
+        assert x.tolist() == [-4.0, -0.5, 0.5, 8.0]
+
     def test_relu_keeps_integers_and_refuses_booleans(self) -> None:
         y = F.relu(tg.tensor([-1, 2], dtype=tg.int16))
         assert y.dtype == tg.int16

@@ -54,6 +54,13 @@ class TestDropout:
         assert np.array_equal(first.detach().numpy(), np.where(kept, 4 * x.detach().numpy(), 0))
         assert np.array_equal(second.numpy(), np.where(kept, 4.0, 0))
 
+    def test_takes_pytorchs_arguments(self):
+        x = tg.ones(4)
+        assert nn.functional.dropout(x, 1.0, True, True).tolist() == [0.0] * 4
+        assert x.tolist() == [1.0] * 4
+        assert nn.functional.alpha_dropout(x, 1.0) is x  # which, unlike dropout, must be asked for
+        assert nn.functional.alpha_dropout(x, 1.0, True, inplace=True).tolist() == [0.0] * 4
+
     def test_keeps_the_dtype(self):
         for dtype in (tg.float16, tg.float32, tg.float64):
             assert nn.Dropout()(tg.ones(3, dtype=dtype)).dtype == dtype

@@ -1,4 +1,7 @@
-"""Dropout: training with a random part of the activations left out."""
+"""Dropout: training with a random part of the activations left out.
+
+``inplace``, which PyTorch's have, is accepted and has no effect: the result is the same.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,12 @@ def kept(input: Tensor, p: float, generator: Generator | None) -> Tensor:
 
 
 def dropout(
-    input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Set each element to zero with probability p, and divide the others by 1 - p.
 
@@ -50,7 +58,12 @@ def dropout(
 
 
 def alpha_dropout(
-    input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Set each element to SELU's saturation with probability p; standardised inputs stay so.
 
@@ -74,7 +87,6 @@ class Dropout(Module):
     Parameters
     ----------
     p : the probability of an element to be set to zero; the others are divided by 1 - p.
-    inplace : accepted, and without effect: results are the same.
     generator : where the masks are drawn; the default generator if none.
     """
 

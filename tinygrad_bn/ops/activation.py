@@ -1,4 +1,7 @@
-"""Smooth activations: one function of each element and its derivative, in one node."""
+"""Smooth activations: one function of each element and its derivative, in one node.
+
+``inplace``, which PyTorch's have, is accepted and has no effect: the result is the same.
+"""
 
 from __future__ import annotations
 
@@ -178,12 +181,12 @@ class Glu(Function):
         return x[(*leading, slice(half))], x[(*leading, slice(half, None))]
 
 
-def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """input where it is positive, alpha * (exp(input) - 1) elsewhere."""
     return activate(Elu, input, alpha=alpha, scale=1.0, rate=1.0)
 
 
-def celu(input: Tensor, alpha: float = 1.0) -> Tensor:
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """input where it is positive, alpha * (exp(input / alpha) - 1) elsewhere."""
     if not alpha:
         raise ArgumentError("expected alpha other than 0, got 0")
@@ -194,7 +197,7 @@ SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
-def selu(input: Tensor) -> Tensor:
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """An ELU, scaled so that mean 0 and variance 1 are its fixed point."""
     return activate(Elu, input, alpha=SELU_ALPHA, scale=SELU_SCALE, rate=1.0)
 
@@ -206,12 +209,12 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return activate(Gelu if approximate == "none" else GeluTanh, input)
 
 
-def silu(input: Tensor) -> Tensor:
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """input * sigmoid(input)."""
     return activate(Silu, input)
 
 
-def mish(input: Tensor) -> Tensor:
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """input * tanh(softplus(input))."""
     return activate(Mish, input)
 

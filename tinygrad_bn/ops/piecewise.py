@@ -1,4 +1,7 @@
-"""Activations made of straight pieces; at a kink the derivative is the one PyTorch takes."""
+"""Activations made of straight pieces; at a kink the derivative is the one PyTorch takes.
+
+``inplace``, which PyTorch's have, is accepted and has no effect: the result is the same.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +112,7 @@ class Threshold(Activation):
         return dy * (x > threshold)
 
 
-def relu(input: Tensor) -> Tensor:
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0), of floats or integers."""
     require_tensor(input)
     if input.array.dtype.kind == "b":
@@ -117,7 +120,7 @@ def relu(input: Tensor) -> Tensor:
     return Relu.apply(input)  # type: ignore[no-any-return]
 
 
-def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where it is positive, negative_slope * input elsewhere."""
     return activate(LeakyRelu, input, slope=negative_slope)
 
@@ -141,24 +144,26 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     return Prelu.apply(input, weight.reshape(along))  # type: ignore[no-any-return]
 
 
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
     """input held within [min_val, max_val]."""
     if min_val > max_val:
         raise ArgumentError(f"expected min_val ≤ max_val, got {min_val} and {max_val}")
     return activate(Hardtanh, input, low=min_val, high=max_val)
 
 
-def relu6(input: Tensor) -> Tensor:
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """input held within [0, 6]."""
     return hardtanh(input, 0.0, 6.0)
 
 
-def hardsigmoid(input: Tensor) -> Tensor:
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """(input + 3) / 6 held within [0, 1]."""
     return activate(Hardsigmoid, input)
 
 
-def hardswish(input: Tensor) -> Tensor:
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """input * hardsigmoid(input)."""
     return activate(Hardswish, input)
 
@@ -175,6 +180,6 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return activate(Shrink, input, width=lambd, soft=False)
 
 
-def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it is above the threshold, value elsewhere."""
     return activate(Threshold, input, threshold=threshold, number=value)
