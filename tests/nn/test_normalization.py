@@ -156,11 +156,24 @@ class TestExactness:
 
     def test_the_gradients_sum_to_zero_over_the_batch(self):
         x = tg.tensor(RNG.normal(size=(32, 4)), requires_grad=True)
-        y = F.batch_norm(x, None, None, training=True, eps=0.0)
+        y = F.batch_norm(x, None, None, training=True, eps=1e-300)
         y.backward(tg.tensor(RNG.normal(size=(32, 4))))
         dx = x.grad.numpy()
         np.testing.assert_allclose(dx.sum(0), 0, atol=1e-13)
         np.testing.assert_allclose((dx * y.detach().numpy()).sum(0), 0, atol=1e-13)
+
+    @pytest.mark.parametrize("eps", [-1.0, 0.0, np.nan])
+    def test_an_eps_that_is_not_positive_is_refused_before_the_batch_is_counted(self, eps):
+        layer = nn.BatchNorm1d(3, eps=eps)
+        with pytest.raises(ArgumentError, match="eps > 0 in training"):
+            layer(tg.zeros(4, 3))
+        assert layer.num_batches_tracked.item() == 0
+
+    def test_an_eps_of_zero_will_do_in_evaluation(self):
+        layer = nn.BatchNorm1d(3, eps=0.0).eval()
+        assert layer(tg.ones(2, 3)).tolist() == [[1.0] * 3] * 2
+        with pytest.raises(ArgumentError, match="eps ≥ 0, got -1"):
+            F.batch_norm(tg.ones(2, 3), tg.zeros(3), tg.ones(3), eps=-1)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +183,7 @@ class TestExactness:
         ("BatchNorm1d", {"momentum": None}, (8, 4, 3)),
         ("BatchNorm1d", {"momentum": 0.3, "eps": 1e-2}, (8, 4)),
         ("BatchNorm1d", {"affine": False}, (8, 4)),
+        ("BatchNorm1d", {"bias": False}, (8, 4)),
         ("BatchNorm1d", {"track_running_stats": False}, (8, 4)),
         ("LayerNorm", {}, (8, 4)),
         ("LayerNorm", {"bias": False}, (8, 4)),
@@ -216,6 +230,10 @@ class TestLayerNorm:
             nn.LayerNorm((3, 5))(tg.zeros(4, 5, 3))
         with pytest.raises(ShapeError, match=r"weight of shape \(3,\)"):
             F.layer_norm(tg.zeros(2, 3), 3, tg.ones(2))
+
+    def test_refuses_a_negative_eps(self):
+        with pytest.raises(ArgumentError, match="eps ≥ 0, got -1"):
+            nn.LayerNorm(3, eps=-1)(tg.zeros(2, 3))
 
     def test_an_empty_batch_is_empty(self):
         x = tg.zeros(0, 3, requires_grad=True)

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_bn import creation
+from tinygrad_bn.backend import current
 from tinygrad_bn.config import recomputing
 from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.module import Module, convert
-from tinygrad_bn.ops.normalization import batch_norm, layer_norm, require_several
+from tinygrad_bn.ops.normalization import (
+    batch_norm,
+    layer_norm,
+    require_eps,
+    require_several,
+)
 from tinygrad_bn.tensors import Buffer, Parameter, Tensor
 
 
@@ -52,6 +58,8 @@ class BatchNorm(Normalization):
         track_running_stats: bool = True,
         device: object = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if num_features < 0:
@@ -61,7 +69,7 @@ class BatchNorm(Normalization):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self.make_affine((num_features,), affine, affine, device, dtype)
+        self.make_affine((num_features,), affine, affine and bias, device, dtype)
         self.running_mean = self.running_var = self.num_batches_tracked = None
         if track_running_stats:
             self.make_running_stats(device, dtype)
@@ -101,8 +109,9 @@ class BatchNorm(Normalization):
                 f"expected (N, {self.num_features}, *S) of rank {ranks}, got {input.shape}"
             )
         by_batch = self.training or self.running_mean is None
+        require_eps(self.eps, by_batch)  # before the batch is counted, as all that can fail
         if by_batch:
-            require_several(input)  # before the batch is counted
+            require_several(input)
         update = self.training and self.num_batches_tracked is not None
         return batch_norm(
             input,
@@ -122,7 +131,8 @@ class BatchNorm(Normalization):
         count = self.num_batches_tracked
         assert count is not None
         if not recomputing.get():
-            count.add_(1)
+            with current(count.backend):
+                count.overwrite(count.array + 1)
         if self.momentum is not None:
             return self.momentum
         return count.detach().double().reciprocal()
@@ -151,16 +161,20 @@ class BatchNorm1d(BatchNorm):
     affine : whether γ (``weight``) and β (``bias``) exist and are learned.
     track_running_stats : whether running statistics exist; without them the batch's are taken
         always.
+    bias : whether β does, where γ does.
 
     Raises
     ------
     ShapeError
-        For another rank or number of channels, and for a single value a channel in training.
+        For another rank or number of channels, and for less than two values a channel in training.
+    ArgumentError
+        For an ε below 0, and for 0 in training.
 
     Notes
-    ----- Prefer it for batches of some 16 samples and more; with fewer, layer or group norm. It
-    departs from PyTorch in precision: statistics are accumulated in float64 on the CPU, running
-    buffers are never narrower than float32, and gradients of every order are exact.
+    -----
+    Prefer it for batches of some 16 samples and more; with fewer, layer or group norm. It departs
+    from PyTorch in precision: statistics are accumulated in float64 on the CPU, running buffers are
+    never narrower than float32, and gradients of every order are exact.
 
     References
     ----------

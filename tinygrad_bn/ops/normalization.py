@@ -140,6 +140,12 @@ def require_channels(channels: int, **tensors: Any) -> None:
 
 
 def batch_norm(
+def require_eps(eps: float, training: bool = False) -> None:
+    """Refuse an ε below 0; also 0 itself in ``training``."""
+    if not (eps > 0 if training else eps >= 0):
+        raise ArgumentError(f"expected eps {'> 0 in training' if training else '≥ 0'}, got {eps}")
+
+
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -160,8 +166,13 @@ def batch_norm(
     input (N, C, *S); running_mean, running_var, weight, bias (C,); the result as input.
 
     Raises
-    ------ ShapeError For a rank below 2, vectors of another length than C, or a single value a
-    channel in training. ArgumentError If there are neither running statistics nor ``training``.
+    ------
+    ShapeError
+        For a rank below 2, vectors of another length than C, or less than two values a channel in
+        training.
+    ArgumentError
+        If there are neither running statistics nor ``training``, or ε is negative, or 0 in
+        training: a channel of equal values would be divided by it.
 
     References
     ----------
@@ -171,6 +182,7 @@ def batch_norm(
     if input.ndim < 2:
         raise ShapeError(f"expected (N, C, *S) of rank 2 or more, got {input.shape}")
     channels = input.shape[1]
+    require_eps(eps, training)
     require_channels(
         channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
@@ -234,12 +246,15 @@ def layer_norm(
     ----------
     Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 4.
     """
+    ArgumentError
+        If ε is negative.
     require_floats(input)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"expected (*, {', '.join(map(str, shape))}) with at least one axis, got {input.shape}"
         )
+    require_eps(eps)
     for name, x in (("weight", weight), ("bias", bias)):
         if x is not None and x.shape != shape:
             raise ShapeError(f"expected {name} of shape {shape}, got {x.shape}")
