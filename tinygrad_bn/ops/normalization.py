@@ -246,15 +246,12 @@ def layer_norm(
     ----------
     Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 4.
     """
-    ArgumentError
-        If ε is negative.
     require_floats(input)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"expected (*, {', '.join(map(str, shape))}) with at least one axis, got {input.shape}"
         )
-    require_eps(eps)
     for name, x in (("weight", weight), ("bias", bias)):
         if x is not None and x.shape != shape:
             raise ShapeError(f"expected {name} of shape {shape}, got {x.shape}")
