@@ -4,10 +4,13 @@ mode.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from contextlib import ContextDecorator
 from contextvars import ContextVar
+from functools import wraps
+from inspect import isgeneratorfunction
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -23,17 +26,31 @@ where: ContextVar[str] = ContextVar("where", default="")
 _defaults: dict[str, Any] = {"dtype": np.dtype("float32"), "device": "cpu"}
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
 class Switch(ContextDecorator):
     """A context manager, and a decorator, that holds one context variable at one value.
 
-    It may be entered again while it is entered, and by several threads at once.
+    It may be entered again while it is entered, and by several threads at once. On a generator
+    function it holds while the generator runs, not while its caller does between two values.
     """
 
     variable: ContextVar[bool]
     value: bool
 
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        if args and callable(args[0]):  # a decorator without its parentheses
+            return cls()(args[0])
+        return super().__new__(cls)
+
     def __init__(self) -> None:
         self._before: list[bool] = []
+
+    def __call__(self, function: F) -> F:
+        if isgeneratorfunction(function):
+            return cast(F, held_while_running(self._recreate_cm, function))
+        return super().__call__(function)
 
     def __enter__(self) -> None:
         self._before.append(self.variable.get())
@@ -49,6 +66,35 @@ class Switch(ContextDecorator):
 
     def _recreate_cm(self) -> Self:
         return type(self)()  # a decorated function may run in several threads at once
+
+
+def held_while_running(
+    switch: Callable[[], Switch], function: Callable[..., Generator[Any, Any, Any]]
+) -> Callable[..., Generator[Any, Any, Any]]:
+    """The generator function, each of whose steps runs inside of a fresh switch."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        with switch():
+            generator = function(*args, **kwargs)
+        resume: Callable[[Any], Any] = generator.send
+        given: Any = None
+        while True:
+            try:
+                with switch():
+                    value = resume(given)
+            except StopIteration as end:
+                return end.value
+            try:
+                resume, given = generator.send, (yield value)
+            except GeneratorExit:
+                with switch():
+                    generator.close()
+                raise
+            except BaseException as error:  # thrown in by the caller
+                resume, given = generator.throw, error
+
+    return run
 
 
 class no_grad(Switch):
@@ -113,7 +159,10 @@ def get_default_dtype() -> np.dtype[Any]:
 
 def set_default_dtype(dtype: Any) -> None:
     """Make ``dtype``, a floating dtype, the one of Python floats and of new tensors."""
-    wanted = np.dtype(dtype)
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        raise DtypeError(f"expected a floating dtype as the default, got {dtype!r}") from None
     if wanted.kind != "f":
         raise DtypeError(f"expected a floating dtype as the default, got {wanted}")
     _defaults["dtype"] = wanted

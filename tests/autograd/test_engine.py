@@ -162,6 +162,66 @@ def test_no_graph_is_recorded_under_no_grad():
     assert tg.is_grad_enabled()
 
 
+class TestModesAsDecorators:
+    def test_need_no_parentheses(self):
+        @tg.no_grad
+        def quiet():
+            return tg.is_grad_enabled()
+
+        assert quiet() is False
+        assert tg.is_grad_enabled()
+
+    def test_hold_while_a_generator_runs_and_not_between(self):
+        @tg.no_grad()
+        def running():
+            """Tells."""
+            given = yield tg.is_grad_enabled()
+            try:
+                yield given, tg.is_grad_enabled()
+            except KeyError:
+                yield "caught", tg.is_grad_enabled()
+            return tg.is_grad_enabled()
+
+        generator = running()
+        assert running.__doc__ == "Tells."
+        assert next(generator) is False
+        assert tg.is_grad_enabled()
+        assert generator.send(7) == (7, False)
+        assert generator.throw(KeyError()) == ("caught", False)
+        assert tg.is_grad_enabled()
+        with pytest.raises(StopIteration) as end:
+            next(generator)
+        assert end.value.value is False
+
+    def test_hold_while_a_generator_is_closed(self):
+        seen = []
+
+        @tg.no_grad()
+        def running():
+            try:
+                yield 1
+            finally:
+                seen.append(tg.is_grad_enabled())
+
+        generator = running()
+        next(generator)
+        generator.close()
+        assert seen == [False]
+        assert tg.is_grad_enabled()
+
+    def test_let_an_error_of_the_generator_through(self):
+        @tg.no_grad()
+        def broken():
+            yield 1
+            raise KeyError("own")
+
+        generator = broken()
+        next(generator)
+        with pytest.raises(KeyError, match="own"):
+            next(generator)
+        assert tg.is_grad_enabled()
+
+
 def test_gradient_mode_belongs_to_the_thread():
     seen = []
     with tg.no_grad():
