@@ -53,6 +53,7 @@ class TestGroups:
             (tg.zeros(2), DtypeError, "single tensor"),
             ([1.0], DtypeError, "float"),
             ([np.zeros(2)], DtypeError, "ndarray"),
+            (None, DtypeError, "NoneType"),
         ],
     )
     def test_what_is_no_list_of_tensors(self, params: Any, error: Any, message: str) -> None:
@@ -123,6 +124,34 @@ def test_options_out_of_range_are_refused(name: str, option: str, value: Any) ->
     with pytest.raises(ArgumentError):  # also in a group of its own
         optimizer.add_param_group({"params": [parameter(1.0)], option: value})
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("value", ["0.1", None, (0.1, "0.2")])
+def test_options_that_are_no_numbers_are_refused(value: Any) -> None:
+    with pytest.raises(DtypeError, match="number as lr, got"):
+        optim.SGD([parameter(1.0)], lr=value)
+
+
+@pytest.mark.parametrize(
+    "name", ["Adam", "AdamW", "Adamax", "NAdam", "RAdam", "LAMB", "Lion", "AdamWScheduleFree"]
+)
+@pytest.mark.parametrize("betas", [0.9, (0.9,), (0.9, 0.99, 0.999)])
+def test_betas_are_two(name: str, betas: Any) -> None:
+    with pytest.raises(ArgumentError, match="two betas"):
+        getattr(optim, name)([parameter(1.0)], betas=betas)
+
+
+@pytest.mark.parametrize("name", ["SGD", "LBFGS"])
+def test_a_closure_is_a_function(name: str) -> None:
+    p = parameter(1.0)
+    with pytest.raises(DtypeError, match="closure, got int"):
+        getattr(optim, name)([p]).step(3)
+    assert p.item() == 1
+
+
+def test_a_state_dict_is_a_mapping() -> None:
+    with pytest.raises(StateError, match="got NoneType"):
+        optim.SGD([parameter(1.0)]).load_state_dict(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])

@@ -8,7 +8,7 @@ from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import average, rounding, with_decay
-from tinygrad_bn.optim.optimizer import Group, Params, require_range
+from tinygrad_bn.optim.optimizer import Group, Params, require_betas, require_range
 
 
 @kernel_point
@@ -89,7 +89,7 @@ class NAdam(FlatOptimizer):
     def check(self, group: Group) -> None:
         for name in ("lr", "eps", "weight_decay", "momentum_decay"):
             require_range(group, name)
-        require_range(group, "betas", high=1.0)
+        require_betas(group)
 
     def update(self, run: Run) -> None:
         beta1 = run.number("beta1", run.group["betas"][0])

@@ -8,6 +8,8 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Stamp, clock
 from tinygrad_bn.errors import ArgumentError, DtypeError, StateError
@@ -44,6 +46,10 @@ class Optimizer:
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
             raise DtypeError("expected an iterable of tensors or of dicts, got a single tensor")
+        if not isinstance(params, Iterable):
+            raise DtypeError(
+                f"expected an iterable of tensors or of dicts, got {type(params).__name__}"
+            )
         given: list[Any] = list(params)
         if not given:
             raise ArgumentError("expected at least one parameter, got an empty list")
@@ -129,6 +135,8 @@ class Optimizer:
         StateError
             If the state dict fits other groups or other parameters; nothing is changed then.
         """
+        if not isinstance(state_dict, Mapping):
+            raise StateError(f"expected a state dict, got {type(state_dict).__name__}")
         if not {"state", "param_groups"} <= set(state_dict):
             raise StateError(
                 f"expected the keys 'state' and 'param_groups', got {sorted(state_dict)}"
@@ -195,9 +203,19 @@ def require_range(group: Group, name: str, low: float = 0.0, high: float | None 
     """Refuse an option outside of [low, high), or below ``low`` where there is no ``high``."""
     value = group[name]
     for number in value if isinstance(value, (tuple, list)) else (value,):
+        if not isinstance(number, (int, float, np.number, Tensor)):
+            raise DtypeError(f"expected a number as {name}, got {type(number).__name__}")
         if not (low <= number and (high is None or number < high)):  # NaN is refused too
             wanted = f"≥ {low:g}" if high is None else f"in [{low:g}, {high:g})"
             raise ArgumentError(f"expected {name} {wanted}, got {value}")
+
+
+def require_betas(group: Group) -> None:
+    """Refuse what is not two decay rates in [0, 1)."""
+    betas = group["betas"]
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ArgumentError(f"expected two betas, got {betas}")
+    require_range(group, "betas", high=1.0)
 
 
 def owned(p: Tensor, value: Any) -> Any:
@@ -215,6 +233,8 @@ def evaluated(closure: Callable[[], Any] | None) -> Any:
     """The loss that the closure computes, with a graph; None without one."""
     if closure is None:
         return None
+    if not callable(closure):
+        raise DtypeError(f"expected a function as the closure, got {type(closure).__name__}")
     with config.enable_grad():
         return closure()
 

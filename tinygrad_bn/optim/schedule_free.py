@@ -11,7 +11,7 @@ from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import Rounding, average, rounding, with_l2
-from tinygrad_bn.optim.optimizer import Group, Params, require_range, stamp
+from tinygrad_bn.optim.optimizer import Group, Params, require_betas, require_range, stamp
 
 
 def averaged(
@@ -231,7 +231,7 @@ class AdamWScheduleFree(ScheduleFree):
     def check(self, group: Group) -> None:
         for name in ("lr", "eps", "weight_decay", "warmup_steps"):
             require_range(group, name)
-        require_range(group, "betas", high=1.0)
+        require_betas(group)
         if group["betas"][0] == 0:
             raise ArgumentError("expected the first of the betas in (0, 1), got 0")
 
