@@ -25,7 +25,7 @@ from tinygrad_bn.data import (
 )
 from tinygrad_bn.errors import ArgumentError, DtypeError, RangeError, ShapeError
 from tinygrad_bn.random import Generator, manual_seed
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 def rows(n: int) -> TensorDataset:
@@ -49,6 +49,15 @@ class Squares(Dataset):
 def firsts(loader: DataLoader) -> list[list[int]]:
     """The first tensor of every batch."""
     return [batch[0].tolist() for batch in loader]
+
+
+NO_NUMBERS: list[dict[str, Any]] = [
+    {"batch_size": 0},
+    {"batch_size": -1},
+    {"batch_size": 2.5},
+    {"batch_size": None},
+    {"prefetch": -1},
+]
 
 
 class TestBatches:
@@ -111,10 +120,16 @@ class TestBatches:
         ((samples,),) = (list(DataLoader(rows(2), 2, collate_fn=lambda s: s)),)
         assert [int(x) for x, _ in samples] == [0, 1]
 
-    @pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"batch_size": -1}, {"prefetch": -1}])
-    def test_numbers_out_of_range(self, arguments: dict[str, int]) -> None:
+    @pytest.mark.parametrize("arguments", NO_NUMBERS)
+    def test_numbers_out_of_range(self, arguments: dict[str, Any]) -> None:
         with pytest.raises(ArgumentError, match="expected"):
-            DataLoader(rows(3), **arguments)  # type: ignore[arg-type]
+            DataLoader(rows(3), **arguments)
+
+    def test_what_is_no_data_set_or_generator(self) -> None:
+        with pytest.raises(DtypeError, match=r"data set .* got 3"):
+            DataLoader(3)
+        with pytest.raises(DtypeError, match="Generator or None, got int"):
+            DataLoader(rows(3), shuffle=True, generator=3)  # type: ignore[arg-type]
 
 
 class TestOnADevice:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygrad_bn.data.dataset import Indices, take
 from tinygrad_bn.data.prefetch import ahead
-from tinygrad_bn.errors import ArgumentError
+from tinygrad_bn.errors import ArgumentError, DtypeError
 from tinygrad_bn.random import Generator, default_generator, randperm
 
 
@@ -33,8 +33,8 @@ class DataLoader:
 
     Raises
     ------
-    ArgumentError
-        If a number is out of its range.
+    ArgumentError, DtypeError
+        If a number is out of its range, or the data set or the generator is none.
 
     Notes
     -----
@@ -54,10 +54,15 @@ class DataLoader:
         prefetch: int = 0,
         merge_single: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ArgumentError(f"expected a batch_size of at least 1, got {batch_size}")
-        if prefetch < 0:
-            raise ArgumentError(f"expected prefetch of at least 0, got {prefetch}")
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise DtypeError(
+                f"expected a data set with a length and samples by number, got {dataset!r}"
+            )
+        for name, number, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0)):
+            if not isinstance(number, (int, np.integer)) or number < least:
+                raise ArgumentError(f"expected {name} as a whole number ≥ {least}, got {number!r}")
+        if not isinstance(generator, (Generator, type(None))):
+            raise DtypeError(f"expected a Generator or None, got {type(generator).__name__}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
