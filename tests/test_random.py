@@ -267,6 +267,9 @@ class TestForms:
         for y in (tg.rand_like(x), tg.randn_like(x), tg.randint_like(x, 5)):
             assert (y.shape, y.dtype, y.device) == (x.shape, x.dtype, x.device)
         assert tg.rand_like(x, dtype=tg.float32).dtype == tg.float32
+        for likeness in (tg.rand_like, tg.randn_like, lambda a: tg.randint_like(a, 5)):
+            with pytest.raises(DtypeError, match="got ndarray"):
+                likeness(np.zeros(2))
 
     def test_in_place(self, device):
         x = tg.zeros(1000, dtype=tg.float64, device=device)

@@ -244,6 +244,7 @@ def rand_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """Uniform numbers of the shape of ``input``, and of its dtype and device."""
+    require_tensor(input)
     return rand(
         input.shape,
         generator=generator,
@@ -262,6 +263,7 @@ def randn_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """Standard normal numbers of the shape of ``input``, and of its dtype and device."""
+    require_tensor(input)
     return randn(
         input.shape,
         generator=generator,
@@ -281,6 +283,7 @@ def randint_like(
     device: object = None,
 ) -> Tensor:
     """Whole numbers within [low, high) in the shape of ``input``, and of its dtype and device."""
+    require_tensor(input)
     return randint(
         low,
         high,

@@ -185,3 +185,12 @@ class TestRefusals:
         with pytest.raises(error):
             call(x)
         assert x.tolist() == [[1, 1], [1, 1]]
+
+    @pytest.mark.parametrize(
+        "name", ["uniform_", "normal_", "xavier_uniform_", "kaiming_normal_", "zeros_", "eye_"]
+    )
+    def test_arrays_are_no_tensors(self, name):
+        x = np.ones((2, 2), np.float32)
+        with pytest.raises(DtypeError, match="ndarray"):
+            getattr(init, name)(x)
+        assert x.tolist() == [[1, 1], [1, 1]]

@@ -114,6 +114,21 @@ class TestParts:
                 register("x", value)
         assert not hasattr(m, "x")
 
+    def test_registering_leaves_parts_of_another_kind_alone(self):
+        m = nn.Linear(2, 2)
+        weight = m.weight
+        for register, value in [
+            (m.register_buffer, tg.zeros(2)),
+            (m.register_module, nn.Identity()),
+        ]:
+            with pytest.raises(StateError, match="'weight' is a parameter already"):
+                register("weight", value)
+        assert m.weight is weight
+        m.register_parameter("weight", nn.Parameter(tg.zeros(2, 2)))
+        m.register_buffer("b", tg.zeros(1))
+        m.register_buffer("b", tg.ones(1), persistent=False)
+        assert list(m.state_dict()) == ["bias", "weight"]
+
     def test_are_had_by_their_paths(self):
         m = nn.Sequential(Scaled())
         assert m.get_submodule("0.inner") is m[0].inner

@@ -18,6 +18,7 @@ import numpy as np
 from tinygrad_bn import config
 from tinygrad_bn.creation import eye
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.random import Generator, rand_like, randn_like
 from tinygrad_bn.tensors import Tensor
 
@@ -42,12 +43,14 @@ __all__ = [
 
 def written(tensor: Tensor, values: Tensor | float) -> Tensor:
     """The tensor, overwritten in place."""
+    require_tensor(tensor, "what to initialise")
     with config.no_grad():
         return tensor.overwrite(values.array if isinstance(values, Tensor) else values)
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
     """How many inputs feed an output, and outputs an input, of a weight (out, in, *kernel)."""
+    require_tensor(tensor, "what to initialise")
     if tensor.ndim < 2:
         raise ShapeError(
             f"expected a weight of rank 2 or more, got {tensor.shape}: no fan in or out"
@@ -130,6 +133,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix: a linear layer hands on as many inputs as it can."""
+    require_tensor(tensor, "what to initialise")
     if tensor.ndim != 2:
         raise ShapeError(f"expected a matrix, got {tensor.shape}")
     return written(tensor, eye(*tensor.shape, device=tensor.device))

@@ -78,8 +78,10 @@ class Parts:
     def _register(self, name: str, value: Any, kind: str) -> None:
         if not isinstance(name, str) or not name or "." in name:
             raise StateError(f"expected a name without dots, not empty, got {name!r}")
-        if name not in self._kinds and hasattr(self, name):
-            raise StateError(f"expected a new name for a {kind}; {name!r} is an attribute already")
+        known = self._kinds.get(name, "plain attribute")
+        again = known == kind or {known, kind} == {BUFFER, TRANSIENT}
+        if hasattr(self, name) and not again:
+            raise StateError(f"expected a new name for a {kind}; {name!r} is a {known} already")
         self._kinds.pop(name, None)
         self._kinds[name] = kind
         object.__setattr__(self, name, value)
