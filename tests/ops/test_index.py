@@ -178,6 +178,13 @@ class TestBadIndices:
             x[index] = 0
         assert x.sum() == 12
 
+    @pytest.mark.torch
+    def test_tensors_of_another_library(self):
+        torch = pytest.importorskip("torch")
+        for index in (torch.tensor([0]), torch.tensor(0)):  # which could pass for a number
+            with pytest.raises(DtypeError, match="got Tensor"):
+                tg.ones(3, 4)[index]
+
     def test_of_another_device(self, cuda):
         with pytest.raises(BackendError, match="cpu"):
             tg.ones(3, device=cuda)[tg.tensor([0])]

@@ -156,7 +156,7 @@ def part_of(part: Any, x: Tensor) -> Any:
         found = found if found.size else x.backend.asarray(found, np.int64)
     elif isinstance(part, (np.ndarray, x.backend.array_type)):
         found = x.backend.asarray(part)
-    elif hasattr(part, "__index__"):
+    elif hasattr(part, "__index__") and not hasattr(part, "__dlpack__"):  # no foreign tensor
         return operator.index(part)
     else:
         raise DtypeError(
