@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +164,7 @@ def pad(
     ----------
     input : of any rank.
     pad : how many before and after the last axis, before and after the one before it, and so on;
-        negative numbers, in mode constant, take elements away.
+        negative numbers take elements away.
     mode : ``"constant"``, ``"reflect"`` (mirrored at the outermost element), ``"replicate"`` (that
         element again) or ``"circular"`` (from the other end).
     value : of the new elements in mode constant; 0 by default.
@@ -204,16 +205,23 @@ def pad_constant(x: Tensor, pairs: Sequence[tuple[int, int]], value: float) -> T
 
 
 def pad_from_within(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    """More elements along one axis, which the axis itself supplies."""
+    """More elements along one axis, which the axis itself supplies; or fewer.
+
+    What a negative width takes away is not wrapped around, but still mirrored and repeated.
+    """
     n = x.array.shape[axis]
-    most = {"reflect": n - 1, "circular": n, "replicate": None if n else 0}[mode]
-    if min(before, after) < 0 or (most is not None and max(before, after) > most):
-        raise ShapeError(f"expected to {mode} at most {most} of {n} elements, got {before, after}")
+    start, stop = max(-before, 0), n - max(-after, 0)
+    most = {"reflect": n - 1, "circular": stop - start, "replicate": math.inf if n else 0}[mode]
+    if max(before, after) > most or before + n + after < 1:
+        raise ShapeError(
+            f"expected widths of at most {most} for {n} elements in mode {mode!r}, and some "
+            f"left, got {before, after}"
+        )
     i, xp = whole_numbers(x.backend, before + n + after) - before, x.backend.xp
     if mode == "reflect":
         i = (n - 1) - xp.abs((n - 1) - xp.abs(i))
     else:
-        i = i % n if mode == "circular" else xp.clip(i, 0, n - 1)
+        i = xp.clip(i, 0, n - 1)
     return GetItem.apply(x, index=(slice(None),) * axis + (i,))  # type: ignore[no-any-return]
 
 
@@ -248,6 +256,8 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 def diagonals(x: Tensor, offset: int, dims: tuple[int, ...]) -> Tensor:
     x = movedim(x, dims, (-2, -1))
     n, m = x.array.shape[-2:]
+    elif mode == "circular":
+        i = start + (i - start) % (stop - start)
     i = whole_numbers(x.backend, max(min(n + min(offset, 0), m - max(offset, 0)), 0))
     return GetItem.apply(x, index=(..., i - min(offset, 0), i + max(offset, 0)))  # type: ignore[no-any-return]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.ops.samples import Sample, normal
 
 X = (normal(2, 3, 4),)
@@ -24,6 +26,7 @@ SAMPLES = [
     Sample("flatten", lambda t, x: t.flatten(x), (normal(),), notes="scalar"),
     Sample("unflatten", lambda t, x: x.unflatten(2, (2, -1)), X),
     Sample("permute", lambda t, x: t.permute(x, (2, 0, 1)), X),
+    Sample("permute", lambda t, x: t.permute(x, dims=(2, 0, 1)), X, notes="by name"),
     Sample("transpose", lambda t, x: t.transpose(x, 0, -1), X),
     Sample("T", lambda t, x: x.T, (normal(2, 3),)),
     Sample("mT", lambda t, x: x.mT, X),
@@ -35,6 +38,7 @@ SAMPLES = [
     Sample("unsqueeze", lambda t, x: t.unsqueeze(x, -1), X),
     Sample("expand", lambda t, x: x.expand(4, -1, 3), (normal(2, 1),)),
     Sample("expand", lambda t, x: x.expand(0, 3), (normal(1, 3),), notes="empty"),
+    Sample("expand", lambda t, x: x.expand(size=(4, 2, 3)), (normal(2, 1),), notes="by name"),
     Sample("expand_as", lambda t, x, y: x.expand_as(y), (normal(3, 1), normal(2, 3, 2))),
     Sample("broadcast_to", lambda t, x: t.broadcast_to(x, (2, 3, 4)), (normal(3, 1),)),
     Sample(
@@ -43,6 +47,7 @@ SAMPLES = [
         (normal(3, 1), normal(4)),
     ),
     Sample("flip", lambda t, x: t.flip(x, (0, 2)), X),
+    Sample("flip", lambda t, x: t.flip(x, dims=(0, -1)), X, notes="by name"),
     Sample("fliplr", lambda t, x: t.fliplr(x), X),
     Sample("flipud", lambda t, x: t.flipud(x), X),
     Sample("roll", lambda t, x: t.roll(x, 5), X, notes="flat"),
@@ -50,6 +55,21 @@ SAMPLES = [
     Sample("repeat", lambda t, x: x.repeat(2, 1, 3), (normal(3, 2),)),
     Sample("repeat", lambda t, x: x.repeat(0, 2), (normal(3, 2),), notes="zero times"),
     Sample("tile", lambda t, x: t.tile(x, (2,)), (normal(3, 2),)),
+    Sample("tile", lambda t, x: t.tile(x, dims=(2, 1)), (normal(3, 2),), notes="by name"),
+    Sample("repeat", lambda t, x: x.repeat(repeats=(2, 1)), (normal(3, 2),), notes="by name"),
+    Sample(
+        "repeat_interleave",
+        lambda t, x, n: t.repeat_interleave(x, n, dim=-1, output_size=5),
+        (normal(2, 4), np.array([2, 0, 3, 0])),
+        notes="each",
+    ),
+    Sample(
+        "repeat_interleave",
+        lambda t, x, n: t.repeat_interleave(x, n, 0),
+        (normal(0, 4), np.zeros(0, int)),
+        order=0,
+        notes="none",
+    ),
     Sample("repeat_interleave", lambda t, x: t.repeat_interleave(x, 3, 1), (normal(2, 2, 2),)),
     Sample(
         "repeat_interleave", lambda t, x: t.repeat_interleave(x, 2), (normal(2, 2),), notes="flat"
@@ -67,4 +87,7 @@ SAMPLES = [
     Sample("pad", pad((2, 3), "reflect"), X, notes="reflect"),
     Sample("pad", pad((2, 3), "replicate"), X, notes="replicate"),
     Sample("pad", pad((2, 4), "circular"), X, notes="circular"),
+    Sample("pad", pad((-1, 2), "reflect"), X, notes="reflect the rest"),
+    Sample("pad", pad((-3, 2), "replicate"), X, notes="replicate the rest"),
+    Sample("pad", pad((-1, 3), "circular"), X, notes="circular for the rest"),
 ]
