@@ -146,3 +146,12 @@ def row_grad_input(
     centred = g - column(xp, xp.mean(g, axis=1))
     dx = centred - x_hat * column(xp, xp.mean(g * x_hat, axis=1))
     return xp.astype(dx * column(xp, rstd), x.dtype)
+
+
+@kernel_point
+def moving_average(
+    backend: Backend, running: Array, value: Array, rate: Array | float, scale: float
+) -> Array:
+    """running + rate (scale · value - running), in the dtype of the value."""
+    known = backend.xp.astype(running, value.dtype)
+    return known + (value * scale - known) * rate

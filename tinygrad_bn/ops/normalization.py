@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Array
+from tinygrad_bn.backend import Array, current
 from tinygrad_bn.config import recomputing
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.moments import (
@@ -19,13 +19,14 @@ from tinygrad_bn.ops.moments import (
     batch_moments,
     batch_normalize,
     column,
+    moving_average,
     row_grad_input,
     row_grad_sums,
     row_moments,
     row_normalize,
     wide,
 )
-from tinygrad_bn.ops.promotion import cast, is_floating, require_tensor
+from tinygrad_bn.ops.promotion import is_floating, require_tensor
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
@@ -139,13 +140,13 @@ def require_channels(channels: int, **tensors: Any) -> None:
             raise ShapeError(f"expected {name} of shape ({channels},), got {x.shape}")
 
 
-def batch_norm(
 def require_eps(eps: float, training: bool = False) -> None:
     """Refuse an ε below 0; also 0 itself in ``training``."""
     if not (eps > 0 if training else eps >= 0):
         raise ArgumentError(f"expected eps {'> 0 in training' if training else '≥ 0'}, got {eps}")
 
 
+def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -181,8 +182,8 @@ def require_eps(eps: float, training: bool = False) -> None:
     require_floats(input)
     if input.ndim < 2:
         raise ShapeError(f"expected (N, C, *S) of rank 2 or more, got {input.shape}")
-    channels = input.shape[1]
     require_eps(eps, training)
+    channels = input.shape[1]
     require_channels(
         channels, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
@@ -196,7 +197,7 @@ def require_eps(eps: float, training: bool = False) -> None:
         if running_mean is not None:
             move_towards(running_mean, mean, momentum)
         if running_var is not None:
-            move_towards(running_var, var * (count / (count - 1)), momentum)
+            move_towards(running_var, var, momentum, count / (count - 1))
     return y  # type: ignore[no-any-return]
 
 
@@ -217,11 +218,15 @@ def require_several(x: Tensor) -> int:
     return count
 
 
-def move_towards(running: Tensor, value: Tensor, momentum: float | Tensor) -> None:
-    """running += momentum (value - running), in the value's dtype and in place."""
-    rate = momentum.detach() if isinstance(momentum, Variable) else momentum
-    known = cast(running.detach(), value.dtype)
-    running.overwrite((known + (value - known) * rate).array)
+def move_towards(
+    running: Tensor, value: Tensor, momentum: float | Tensor, scale: float = 1.0
+) -> None:
+    """running += momentum (scale · value - running), in place."""
+    rate = momentum.array if isinstance(momentum, Variable) else momentum
+    backend = running.backend
+    with current(backend):
+        moved = moving_average(backend, running.array, value.array, rate, scale)
+    running.overwrite(moved)
 
 
 def layer_norm(
