@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_bn as tg
-from tinygrad_bn.backend import KERNEL_POINTS, get_backend
+from tinygrad_bn.backend import KERNEL_POINTS, Kernel, get_backend
 from tinygrad_bn.ops import moments
 
 pytest.importorskip("numba")
@@ -113,3 +113,30 @@ def test_reference_kernels_switches_kernels_off(monkeypatch):
         slow = norm(x, None, None, training=True)
     assert calls == [1]
     np.testing.assert_allclose(fast.numpy(), slow.numpy(), atol=5e-7)  # float32's rounding at 4
+
+
+@pytest.mark.parametrize("wrapped", [0, 2])
+def test_ctrl_c_inside_of_a_kernel_is_ctrl_c(wrapped, monkeypatch):
+    """Numba hands results over in Python, where a signal turns into its SystemError."""
+
+    def run(*args, **kwargs):
+        error = KeyboardInterrupt()
+        for _ in range(wrapped):
+            try:
+                raise SystemError("returned a result with an exception set") from error
+            except SystemError as outer:
+                error = outer
+        raise error
+
+    monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
+    with pytest.raises(KeyboardInterrupt):
+        moments.batch_moments(NUMPY, np.ones((4, 2, 1)))
+
+
+def test_another_error_of_a_kernel_stays_itself(monkeypatch):
+    def run(*args, **kwargs):
+        raise SystemError("own")
+
+    monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
+    with pytest.raises(SystemError, match="own"):
+        moments.batch_moments(NUMPY, np.ones((4, 2, 1)))

@@ -139,8 +139,19 @@ class KernelPoint(Generic[P, R]):
     def __call__(self, backend: Backend, *args: P.args, **kwargs: P.kwargs) -> R:
         fast = backend.kernels.get(self.name)
         if fast is not None and not _reference_only.get() and fast.accepts(*args, **kwargs):
-            return cast("R", fast.run(*args, **kwargs))
+            try:
+                return cast("R", fast.run(*args, **kwargs))
+            except SystemError as error:
+                raise interruption(error) or error from None
         return self.reference(backend, *args, **kwargs)
+
+
+def interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C behind an error: Numba reports one that it meets while it returns as its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause
 
 
 KERNEL_POINTS: dict[str, KernelPoint[Any, Any]] = {}
