@@ -332,7 +332,34 @@ class TestLabels:
 
 
 class TestTargets:
-    def test_of_nan_go_through(self) -> None:
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    def test_of_nan_are_refused_where_they_would_spoil_the_rest(self, reduction: str) -> None:
+        x, t = tg.full((2, 2), 0.5), tg.tensor([[np.nan, 1.0], [0.5, 0.5]])
+        weight = tg.ones(2, 2)
+        for loss, options in (
+            (F.mse_loss, {}),
+            (F.l1_loss, {}),
+            (F.huber_loss, {}),
+            (F.kl_div, {}),
+            (F.binary_cross_entropy, {}),
+            (F.binary_cross_entropy, {"weight": weight}),
+            (F.binary_cross_entropy_with_logits, {}),
+            (F.binary_cross_entropy_with_logits, {"weight": weight}),
+            (F.cross_entropy, {}),
+        ):
+            with pytest.raises(ArgumentError, match="NaN as 1 of its 4 elements"):
+                loss(x, t, reduction=reduction, **options)
+
+    def test_are_not_blamed_for_nan_in_the_input(self) -> None:
+        x = tg.tensor([[np.nan, 0.5]])
+        for loss in (F.mse_loss, F.binary_cross_entropy_with_logits, F.cross_entropy):
+            assert np.isnan(loss(x, tg.full((1, 2), 0.5)).item())
+
+    def test_of_nan_cost_nan_on_a_gpu(self, cuda: str) -> None:
+        t = tg.tensor([np.nan, 1.0], device=cuda)
+        assert np.isnan(F.mse_loss(tg.ones(2, device=cuda), t).item())
+
+    def test_of_nan_go_through_element_by_element(self) -> None:
         t = tg.tensor([[np.nan, 1.0], [0.5, 0.5]])
         y = F.cross_entropy(tg.zeros(2, 2), t, reduction="none").tolist()
         assert np.isnan(y[0])

@@ -14,7 +14,7 @@ from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.dtypes import float32, int64
 from tinygrad_bn.errors import ArgumentError, DtypeError, GradientError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
-from tinygrad_bn.ops.loss import require_reduction
+from tinygrad_bn.ops.loss import require_reduction, without_nan_targets
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.probability import log_sum
 from tinygrad_bn.ops.promotion import cast, is_floating, promote, require_tensor
@@ -347,7 +347,8 @@ def cross_entropy(
     if ignore_index >= 0:
         raise ArgumentError(f"expected labels to ignore {ignore_index} of, got probabilities")
     input, target = promote(input, target)
-    return batched(SoftCrossEntropy, input, target, class_weight(input, weight), **options)
+    loss = batched(SoftCrossEntropy, input, target, class_weight(input, weight), **options)
+    return without_nan_targets(loss, target, reduction)
 
 
 def nll_loss(

@@ -185,7 +185,28 @@ def compare(
 ) -> Tensor:
     """Check the two tensors, and apply in their common dtype."""
     require_pair(input, target, operation.__name__)
-    return operation.apply(*promote(input, target), reduction=reduction, **options)  # type: ignore[no-any-return]
+    loss = operation.apply(*promote(input, target), reduction=reduction, **options)
+    return without_nan_targets(loss, target, reduction)
+
+
+def without_nan_targets(loss: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """The loss; refused if NaN in the target is what made its sum or mean NaN.
+
+    Asked on the CPU only, and only of a loss that is NaN: a GPU would have to stop. The losses of
+    each element stay, so that those of missing targets can be masked.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if reduction != "none" and not loss.is_cuda and bool(loss.array != loss.array):
+        missing = int(target.backend.xp.sum(target.backend.xp.isnan(target.array)))
+        if missing:
+            raise ArgumentError(
+                f"expected a target without NaN, got NaN as {missing} of its "
+                f"{target.numel()} elements"
+            )
+    return loss
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:
@@ -193,13 +214,15 @@ def reduce(losses: Tensor, reduction: str) -> Tensor:
     return losses if reduction == "none" else mean(losses) if reduction == "mean" else sum(losses)
 
 
-def weighted(loss: Callable[[str], Tensor], input: Tensor, weight: Any, reduction: str) -> Tensor:
+def weighted(
+    loss: Callable[[str], Tensor], input: Tensor, target: Tensor, weight: Any, reduction: str
+) -> Tensor:
     """A loss by its reduction, after each element was multiplied by a weight, if there is one."""
     if weight is None:
-        return loss(reduction)
+        return without_nan_targets(loss(reduction), target, reduction)
     require_floats(weight, "the weight")
     require_broadcast(weight, input, "weight")
-    return reduce(loss("none") * weight, reduction)
+    return without_nan_targets(reduce(loss("none") * weight, reduction), target, reduction)
 
 
 def require_broadcast(x: Tensor, input: Tensor, name: str) -> None:
@@ -286,7 +309,11 @@ def binary_cross_entropy(
         if not x.is_cuda and bool(xp.any(xp.logical_or(x.array < 0, x.array > 1))):
             raise RangeError(f"expected probabilities within [0, 1] as the {name}, got others")
     return weighted(
-        lambda how: compare(BinaryCrossEntropy, input, target, how), input, weight, reduction
+        lambda how: compare(BinaryCrossEntropy, input, target, how),
+        input,
+        target,
+        weight,
+        reduction,
     )
 
 
@@ -317,4 +344,4 @@ def binary_cross_entropy_with_logits(
     def loss(how: str) -> Tensor:
         return BinaryCrossEntropyWithLogits.apply(*operands, reduction=how)  # type: ignore[no-any-return]
 
-    return weighted(loss, input, weight, reduction)
+    return weighted(loss, input, target, weight, reduction)
