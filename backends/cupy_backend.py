@@ -101,9 +101,10 @@ def contiguous(x: Array) -> Array:
 @in_float32
 def accumulate(shape: tuple[int, ...], index: Any, values: Array) -> Array:
     """Zeros of ``shape``, with ``values`` added up at ``index``, in no particular order."""
-    y = cupy.zeros(shape, values.dtype)
-    cupyx.scatter_add(y, index, values)
-    return y
+    whole = values.dtype.kind in "biu"  # of which CuPy adds few; modulo 2 ** 64 all add alike
+    y = cupy.zeros(shape, cupy.uint64 if whole else values.dtype)
+    cupyx.scatter_add(y, index, values.astype(y.dtype, copy=False))
+    return y.astype(values.dtype, copy=False)
 
 
 def add_at(shape: tuple[int, ...], index: Any, values: Array) -> Array:

@@ -100,7 +100,10 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """As `gather`, where the other axes broadcast; without ``dim`` of the elements in C order."""
+    """As `gather`, where the other axes broadcast; without ``dim`` of the elements in C order.
+
+    Indices below 0 count from the end.
+    """
     if dim is None:
         require_tensor(input)
         return take_along_dim(reshape(input, (-1,)), reshape(indices, (-1,)), 0)
@@ -108,6 +111,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     axis = one_axis(dim, input.array.ndim)
     if indices.array.ndim != input.array.ndim:
         raise ShapeError(f"expected an index of rank {input.array.ndim}, got {indices.shape}")
+    if input.array.ndim:
+        indices = elementwise.where(indices < 0, indices + input.array.shape[axis], indices)
     a, b = list(input.shape), list(indices.shape)
     a[axis] = b[axis] = 1
     common = list(broadcast_shapes(a, b))
@@ -150,6 +155,7 @@ def scatter(
     Notes
     -----
     Where several sources meet, one of them arrives; only it has a gradient (in PyTorch, all have).
+    PyTorch's ``reduce``, which it deprecates, is `scatter_add`, or missing.
     """
     x, i, axis = placed(input, dim, index)
     if src is not None and not isinstance(src, Variable):
@@ -160,7 +166,7 @@ def scatter(
     if src is None:
         return reshape(masked_fill(x, hit, value), input.shape)  # type: ignore[arg-type]
     kept = elementwise.where(won, source(x, i, src), 0)
-    added = AddAlongAxis.apply(i, kept, shape=x.shape, axis=axis)
+    added = cast(AddAlongAxis.apply(i, kept, shape=x.shape, axis=axis), x.dtype)
     return reshape(elementwise.where(hit, added, x), input.shape)
 
 
@@ -185,9 +191,7 @@ def along(input: Tensor, dim: int, index: Tensor) -> tuple[int, tuple[Any, ...]]
     axis = one_axis(dim, input.array.ndim)
     if index.array.ndim > 1:
         raise ShapeError(f"expected an index of rank 1, got {index.array.shape}")
-    if not input.array.ndim:
-        raise ShapeError("expected a tensor with axes, got a scalar")
-    require_within(input.backend, index.array, 0, input.array.shape[axis])
+    require_within(input.backend, index.array, 0, (*input.array.shape, 1)[axis])
     places = index.backend.copy(index.array) if input.requires_grad else index.array
     return axis, (EVERYTHING,) * axis + (reshape_array(index, places),)
 
@@ -198,7 +202,10 @@ def reshape_array(index: Tensor, places: Array) -> Array:
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices along ``dim`` with the numbers in ``index``, a vector, as a copy."""
-    return GetItem.apply(input, index=along(input, dim, index)[1])  # type: ignore[no-any-return]
+    places = along(input, dim, index)[1]
+    if not input.array.ndim:  # PyTorch's scalar has one axis to select from, and stays one
+        return reshape(GetItem.apply(reshape(input, (1,)), index=places), ())
+    return GetItem.apply(input, index=places)  # type: ignore[no-any-return]
 
 
 def index_add(
@@ -207,6 +214,10 @@ def index_add(
     """input with alpha times the slices of ``source`` added to those numbered in ``index``."""
     axis, places = along(input, dim, index)
     require_tensor(source, "source")
+    if not input.array.ndim:
+        return reshape(
+            index_add(reshape(input, (1,)), 0, index, reshape(source, (-1,)), alpha=alpha), ()
+        )
     wanted = (*input.shape[:axis], places[-1].size, *input.shape[axis + 1 :])
     if source.array.shape != wanted or source.array.dtype != input.array.dtype:
         raise ShapeError(

@@ -32,6 +32,31 @@ SAMPLES = [
     Sample("take_along_dim", lambda t, x, i: t.take_along_dim(x, i, 1), (normal(2, 4), INDEX[:1])),
     Sample("take_along_dim", lambda t, x, i: t.take_along_dim(x, i), (normal(2, 4), INDEX)),
     Sample(
+        "take_along_dim",
+        lambda t, x, i: t.take_along_dim(x, i, 1),
+        (normal(2, 4), INDEX - 3),
+        notes="from the end",
+    ),
+    Sample(
+        "index_select",
+        lambda t, x, i: t.index_select(x, 0, i),
+        (normal(), PLACES[1:2]),
+        notes="scalar",
+    ),
+    Sample(
+        "index_add",
+        lambda t, x, i, y: t.index_add(x, 0, i, y),
+        (normal(), PLACES[1:2], normal(seed=1)),
+        notes="scalar",
+    ),
+    Sample(
+        "scatter",
+        lambda t, x, i: t.scatter(x > 0, 1, i, i > 0),
+        (normal(3, 4), INDEX),
+        differentiable=False,
+        notes="bool",
+    ),
+    Sample(
         "scatter_add",
         lambda t, x, i, y: t.scatter_add(x, 1, i, y),
         (normal(3, 4), INDEX, normal(2, 3)),
