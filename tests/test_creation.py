@@ -51,6 +51,36 @@ class TestTensor:
         with pytest.raises(DtypeError, match="expected"):
             tg.tensor(data)
 
+    @pytest.mark.parametrize(
+        "data",
+        [
+            np.zeros(2, [("a", "f4")]),
+            np.zeros(2, "V4"),
+            np.ma.array([1.0, 2.0], mask=[False, True]),  # whose mask would be lost
+        ],
+    )
+    def test_refuses_arrays_of_more_than_numbers(self, data):
+        for make in (tg.tensor, tg.as_tensor, tg.from_numpy):
+            with pytest.raises(DtypeError, match="expected"):
+                make(data)
+
+    def test_has_the_byte_order_of_the_machine(self, device):
+        x = tg.tensor(np.arange(3, dtype=np.dtype(np.float32).newbyteorder()), device=device)
+        assert x.dtype.isnative
+        assert (x + x).tolist() == [0, 2, 4]
+
+    def test_refuses_numbers_that_the_dtype_does_not_hold(self):
+        for data in (2**40, [10**30], float("inf")):
+            with pytest.raises((ArgumentError, DtypeError), match="expected numbers"):
+                tg.tensor(data, dtype=tg.int32)
+
+    @pytest.mark.torch
+    def test_refuses_a_foreign_tensor_with_a_history(self):
+        torch = pytest.importorskip("torch")
+        assert tg.tensor(torch.ones(2)).tolist() == [1, 1]
+        with pytest.raises(DtypeError, match="got Tensor that gives none"):
+            tg.tensor(torch.ones(2, requires_grad=True))
+
     def test_requires_grad_of_floats_only(self):
         assert tg.tensor([1.0], requires_grad=True).requires_grad
         with pytest.raises(DtypeError, match="floats"):
@@ -174,6 +204,10 @@ FORMULAS = {
     "full_like": lambda t: t.full_like(t.zeros(2), 7),
     "full_like in a dtype": lambda t: t.full_like(t.zeros(2), 7, dtype=t.int64),
     "new_zeros": lambda t: t.ones(2, dtype=t.float64).new_zeros(3, 2),
+    "new_zeros by name": lambda t: t.ones(2).new_zeros(size=(3,), dtype=t.int64),
+    "new_ones with a gradient": lambda t: t.ones(2).new_ones(3, requires_grad=True).detach(),
+    "linspace of whole numbers": lambda t: t.linspace(4.3, -3, 50, dtype=t.int64),
+    "logspace of whole numbers": lambda t: t.logspace(0, 1.2, 2, dtype=t.int64),
     "new_ones": lambda t: t.zeros(2, dtype=t.int32).new_ones((3,)),
     "new_full": lambda t: t.zeros(2).new_full((3,), 4),
     "new_tensor": lambda t: t.zeros(2).new_tensor([1, 2]),

@@ -37,6 +37,7 @@ from tinygrad_bn.dtypes import *
 from tinygrad_bn.ops import differentiable as _differentiable  # the chain rule's interpreter
 from tinygrad_bn.ops.composed_loss import *
 from tinygrad_bn.ops.contraction import *
+from tinygrad_bn.ops.division import *
 from tinygrad_bn.ops.elementwise import *
 from tinygrad_bn.ops.index import *
 from tinygrad_bn.ops.join import *

@@ -13,8 +13,9 @@ from tinygrad_bn import config
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError
+from tinygrad_bn.ops.conversion import require_no_mask
 from tinygrad_bn.ops.elementwise import where
-from tinygrad_bn.ops.promotion import category, number_dtype, require_tensor
+from tinygrad_bn.ops.promotion import INT, category, number_dtype, require_tensor
 from tinygrad_bn.ops.shape import sizes
 from tinygrad_bn.tensors import Tensor
 
@@ -94,6 +95,7 @@ def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
     """
     if not isinstance(ndarray, np.ndarray):
         raise DtypeError(f"expected a NumPy array, got {type(ndarray).__name__}")
+    require_no_mask(ndarray)
     category(ndarray.dtype)
     if not ndarray.dtype.isnative:
         raise DtypeError(f"expected the byte order of this machine, got {ndarray.dtype.str}")
@@ -181,9 +183,12 @@ def full(
         raise ArgumentError(f"expected a number that {wanted} holds, got {number}") from None
 
 
-def scalar_tensor(s: float, *, dtype: Any = None, device: object = None) -> Tensor:
+def scalar_tensor(
+    s: float, *, dtype: Any = None, device: object = None, requires_grad: bool = False
+) -> Tensor:
     """A number as a tensor of rank 0, in the default dtype."""
-    return full((), s, dtype=dtype_or_default(dtype), device=device)
+    wanted = dtype_or_default(dtype)
+    return full((), s, dtype=wanted, device=device, requires_grad=requires_grad)
 
 
 def arange(
@@ -198,7 +203,7 @@ def arange(
     """start, start + step, ... as far as before end; ``arange(end)`` starts at 0.
 
     int64 if all three are whole numbers, else the default dtype; computed in int64 or float64 and
-    rounded once.
+    rounded once, where PyTorch rounds fractions on the way to an integer dtype as it goes.
 
     Raises
     ------
@@ -227,9 +232,12 @@ def linspace(
     device: object = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """``steps`` numbers at equal distances from start to end, both included exactly."""
-    spaced = between(start, end, steps, device)
-    return finished(spaced, dtype_or_default(dtype), requires_grad)
+    """``steps`` numbers at equal distances from start to end, both included exactly.
+
+    In an integer dtype start and end lose their fractions first, as in PyTorch.
+    """
+    wanted = dtype_or_default(dtype)
+    return finished(between(start, end, steps, wanted, device), wanted, requires_grad)
 
 
 def logspace(
@@ -242,9 +250,9 @@ def logspace(
     device: object = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """base ** x for the numbers x of `linspace`."""
-    spaced = base ** between(start, end, steps, device)
-    return finished(spaced, dtype_or_default(dtype), requires_grad)
+    """base ** x for the numbers x of `linspace` before they are rounded."""
+    wanted = dtype_or_default(dtype)
+    return finished(base ** between(start, end, steps, wanted, device), wanted, requires_grad)
 
 
 def numbers(*values: Any) -> Any:
@@ -252,9 +260,11 @@ def numbers(*values: Any) -> Any:
     return tuple(x.item() if hasattr(x, "item") else x for x in values)
 
 
-def between(start: Any, end: Any, steps: int, device: object) -> Tensor:
+def between(start: Any, end: Any, steps: int, dtype: np.dtype[Any], device: object) -> Tensor:
     """Equidistant float64 numbers, counted from the nearer end: the last is ``end`` itself."""
     (start, end), (count,) = numbers(start, end), sizes((steps,))
+    if category(dtype) == INT:
+        start, end = int(start), int(end)
     i = made("arange", count, dtype=np.dtype(np.float64), device=device)
     step = (end - start) / max(count - 1, 1)
     first, last = start + i * step, end - (count - 1 - i) * step

@@ -58,6 +58,10 @@ def norm(
         raise ArgumentError(f"expected 'fro', ±1 or ±infinity for a matrix, got {ord!r}")
     x = abs(A if dtype is None else cast(A, as_dtype(dtype)))
     down, along = dims if ord in (1, -1) else reversed(dims)
-    choose = amax if ord in (1, math.inf) else amin
-    y = choose(sum(x, down, keepdim=True), along, keepdim=True)
+    sums = sum(x, down, keepdim=True)
+    if ord > 0 and not sums.array.size:
+        choose: Any = sum  # of no sums the greatest is 0
+    else:
+        choose = amax if ord > 0 else amin
+    y = choose(sums, along, keepdim=True)
     return y if keepdim else squeeze(y, dims)

@@ -199,14 +199,22 @@ class Tensor(Methods, Variable):
     # Where it is
 
     def to(
-        self, *args: Any, dtype: Any = None, device: object = None, copy: bool = False
+        self,
+        *args: Any,
+        dtype: Any = None,
+        device: object = None,
+        non_blocking: bool = False,
+        copy: bool = False,
     ) -> Tensor:
         """In another dtype, on another device, or both: ``to("cuda")``, ``to(tg.float64)``,
         ``to(other)``.
 
-        The tensor itself where nothing changes, unless ``copy``.
+        The tensor itself where nothing changes, unless ``copy``. ``non_blocking`` and ``copy`` may
+        come last by place, as in PyTorch; every copy from a GPU waits.
         """
-        for arg in args:
+        flags = [arg for arg in args if isinstance(arg, bool)]
+        copy = copy or flags[1:] == [True]
+        for arg in args[: len(args) - len(flags)]:
             if isinstance(arg, Variable):
                 dtype, device = arg.array.dtype, arg.backend.device
             elif isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda"):
@@ -224,9 +232,9 @@ class Tensor(Methods, Variable):
         """In this machine's memory."""
         return self.to("cpu")
 
-    def cuda(self, index: int = 0) -> Tensor:
-        """In a GPU's memory."""
-        return self.to(f"cuda:{index}")
+    def cuda(self, device: object = "cuda", non_blocking: bool = False) -> Tensor:
+        """In a GPU's memory; its number may do as the ``device``."""
+        return self.to(device=f"cuda:{device}" if isinstance(device, int) else device)
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the dtype of another tensor."""

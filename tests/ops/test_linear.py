@@ -62,6 +62,13 @@ class TestMatrixProducts:
         with pytest.raises(ShapeError, match=r"broadcasts to \(2, 4\), got \(5, 2, 4\)"):
             tg.addmm(*ones(device, (5, 2, 4), (2, 3), (3, 4)))
 
+    @pytest.mark.parametrize("factor", ["alpha", "beta"])
+    def test_refuse_to_scale_whole_numbers_by_fractions(self, factor: str, device: str) -> None:
+        x = tg.ones(2, 2, dtype=tg.int64, device=device)
+        assert tg.addmm(x, x, x, **{factor: 2}).dtype == tg.int64
+        with pytest.raises(DtypeError, match="expected whole beta and alpha"):
+            tg.addmm(x, x, x, **{factor: 0.5})
+
     def test_ignore_the_addend_altogether_at_beta_zero(self, device: str) -> None:
         _, a, b = ones(device, (), (2, 3), (3, 4))
         c = tg.full((4,), math.nan, device=device)
@@ -113,6 +120,10 @@ class TestEinsum:
     ) -> None:
         with pytest.raises(ShapeError, match="expected"):
             tg.einsum(equation, *ones(device, *shapes))
+
+    def test_refuses_what_is_no_equation(self) -> None:
+        with pytest.raises(DtypeError, match="got Tensor"):
+            tg.einsum(tg.ones(2), tg.ones(2))  # type: ignore[arg-type]
 
     def test_takes_operands_of_different_dtypes_to_their_common_one(self, device: str) -> None:
         a = tg.tensor([1, 2], device=device)

@@ -85,6 +85,18 @@ class TestNorms:
         (d2x,) = tg.autograd.grad(dx.sum() + 0 * x.sum(), x)  # which exists, whatever dx depends on
         assert np.isfinite(d2x.cpu().numpy()).all()
 
+    @pytest.mark.parametrize("p", [-2, -0.5])
+    def test_of_negative_order_are_zero_flatly_where_an_element_is(self, p, device: str) -> None:
+        x = tg.tensor([2.0, 0.0], device=device, requires_grad=True)
+        y = tg.linalg.vector_norm(x, p)
+        assert y.item() == 0
+        assert grad_of(y, x).tolist() == [0, 0]
+
+    @pytest.mark.parametrize("shape", [(0, 0), (3, 0), (0, 3)])
+    @pytest.mark.parametrize("order", [1, math.inf])
+    def test_of_matrices_without_elements_are_zero(self, order, shape, device: str) -> None:
+        assert tg.linalg.norm(tg.zeros(shape, device=device), order).item() == 0
+
     def test_of_great_float32_do_not_overflow(self) -> None:
         assert tg.tensor([3e30, 4e30]).norm().item() == pytest.approx(5e30, rel=1e-7)
 

@@ -4,6 +4,7 @@
 
 from tinygrad_bn.ops import (
     contraction,
+    division,
     elementwise,
     fresh,
     index,
@@ -24,6 +25,7 @@ from tinygrad_bn.ops import (
 
 __all__ = [
     "contraction",
+    "division",
     "elementwise",
     "fresh",
     "index",

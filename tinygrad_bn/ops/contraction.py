@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
-from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.promotion import promote, require_tensor
 from tinygrad_bn.ops.reduce import sum
 from tinygrad_bn.ops.shape import permute, reshape
@@ -117,9 +117,11 @@ def einsum(equation: str, *operands: Any) -> Tensor:
 
     Raises
     ------
-    ArgumentError, ShapeError
-        For an equation that means nothing, or means nothing for the operands' shapes.
+    ArgumentError, ShapeError, DtypeError
+        For an equation that means nothing, means nothing for the operands' shapes, or is none.
     """
+    if not isinstance(equation, str):
+        raise DtypeError(f"expected an equation such as 'ij,jk->ik', got {type(equation).__name__}")
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
         operands = tuple(operands[0])
     for position, x in enumerate(operands):
@@ -144,5 +146,5 @@ def contracted(x: Tensor, term: str, output: str) -> Tensor:
     """One operand, summed over the labels that the output lacks, with the others in its order."""
     summed = tuple(i for i, label in enumerate(term) if label not in output)
     if summed:
-        x, term = sum(x, summed, dtype=x.array.dtype), "".join(c for c in term if c in output)
+        x, term = sum(x, summed), "".join(c for c in term if c in output)
     return permute(x, [term.index(label) for label in output]) if x.array.ndim else x

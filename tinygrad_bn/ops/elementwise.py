@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
@@ -13,7 +14,6 @@ from tinygrad_bn.ops.promotion import (
     FLOAT,
     cast,
     category,
-    is_floating,
     pair,
     promote,
     require_tensor,
@@ -25,24 +25,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add",
+    "arctan2",
     "atan2",
     "clamp",
+    "clamp_max",
+    "clamp_min",
     "clip",
-    "div",
-    "divide",
-    "floor_divide",
-    "fmod",
     "lerp",
     "maximum",
     "minimum",
     "mul",
     "multiply",
     "pow",
-    "remainder",
     "square",
     "sub",
     "subtract",
-    "true_divide",
 ]
 
 
@@ -98,18 +95,6 @@ class Square(Function):
         return dy * (2 * self.x)
 
 
-class Div(Binary):
-    """a / b."""
-
-    def forward(self, a: Array, b: Array) -> Array:
-        self.b, self.y = b, a / b
-        return self.y
-
-    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        da = dy / self.b
-        return da, -da * self.y if self.needs[1] else None
-
-
 class Pow(Binary):
     """a ** b for tensors, or one tensor and one number."""
 
@@ -152,19 +137,6 @@ class Extremum(Binary):
         return first, second
 
 
-class Remainder(Binary):
-    """a - b * floor(a / b), of b's sign; with ``trunc`` rounded towards zero, of a's sign."""
-
-    def forward(self, a: Array, b: Array, *, trunc: bool) -> Array:
-        xp = self.xp
-        if self.needs[1]:
-            self.quotient = xp.trunc(a / b) if trunc else xp.floor(a / b)
-        return xp.fmod(a, b) if trunc else xp.remainder(a, b)
-
-    def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        return dy, -dy * self.quotient if self.needs[1] else None
-
-
 class Atan2(Binary):
     """The angle of the point (x, y), in radians."""
 
@@ -173,7 +145,8 @@ class Atan2(Binary):
         return self.xp.arctan2(y, x)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None]:
-        scaled = dy / (self.x * self.x + self.y * self.y)
+        square = self.x * self.x + self.y * self.y
+        scaled = dy / self.xp.where(square == 0, 1.0, square)  # 0 at the origin, as in PyTorch
         return scaled * self.x, -scaled * self.y
 
 
@@ -248,36 +221,19 @@ def mul(input: Tensor, other: Tensor | float) -> Tensor:
     return binary(Mul, input, other)
 
 
-def div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
-    """input / other; rounded towards zero (``"trunc"``) or down (``"floor"``) if asked."""
-    if rounding_mode is None:
-        a, b = pair(input, other)
-        dtype = (a if isinstance(a, Variable) else b).array.dtype
-        return binary(Div, *((a, b) if is_floating(dtype) else promote(a, b, floating=True)))
-    if rounding_mode == "floor":
-        return floor_divide(input, other)
-    if rounding_mode != "trunc":
-        raise ArgumentError(
-            f"expected rounding_mode None, 'trunc' or 'floor', got {rounding_mode!r}"
-        )
-    quotient = div(input, other)
-    whole = without_gradient(quotient.backend.xp.trunc, quotient)
-    dtype = result_type(input, other)
-    return whole if is_floating(dtype) else cast(whole, dtype)
-
-
 def rsub(input: Tensor, other: Tensor | float) -> Tensor:
     """other - input."""
     return binary(Sub, other, input)
 
 
-def rdiv(input: Tensor, other: Tensor | float) -> Tensor:
-    """other / input."""
-    return div(other, input)  # type: ignore[arg-type]
-
-
 def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
-    """input ** exponent; integers to negative powers are refused."""
+    """input ** exponent; integers to negative powers are refused, as in NumPy.
+
+    Raises
+    ------
+    ArgumentError
+        For an integer to a negative power, tensors of such too, where PyTorch has 0.
+    """
     if exponent.__class__ in (int, float) and exponent == 2:
         return square(input)  # type: ignore[arg-type]
     a, b = pair(input, exponent)
@@ -289,7 +245,10 @@ def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
     ):
         raise ArgumentError(f"expected a power ≥ 0 of integers, got {b}")
     broadcastable(a, b)
-    return Pow.apply(a, b)  # type: ignore[no-any-return]
+    try:
+        return Pow.apply(a, b)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise ArgumentError(f"expected powers ≥ 0 of integers, got others: {error}") from None
 
 
 def rpow(input: Tensor, other: float) -> Tensor:
@@ -298,8 +257,10 @@ def rpow(input: Tensor, other: float) -> Tensor:
 
 
 def square(input: Tensor) -> Tensor:
-    """input * input."""
+    """input * input; of booleans in int64."""
     require_tensor(input)
+    if input.array.dtype.kind == "b":
+        input = cast(input, np.dtype(np.int64))
     return Square.apply(input)  # type: ignore[no-any-return]
 
 
@@ -311,21 +272,6 @@ def maximum(input: Tensor, other: Tensor) -> Tensor:
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of the two, element by element; NaN if either is."""
     return binary(Extremum, input, other, greater=False)
-
-
-def remainder(input: Tensor, other: Tensor | float) -> Tensor:
-    """What is left of input after whole multiples of other, with the sign of other."""
-    return binary(Remainder, input, other, trunc=False)
-
-
-def rremainder(input: Tensor, other: float) -> Tensor:
-    """What is left of other after whole multiples of input."""
-    return binary(Remainder, other, input, trunc=False)
-
-
-def fmod(input: Tensor, other: Tensor | float) -> Tensor:
-    """What is left of input after whole multiples of other, with the sign of input."""
-    return binary(Remainder, input, other, trunc=True)
 
 
 def atan2(input: Tensor, other: Tensor) -> Tensor:
@@ -364,25 +310,31 @@ def clamp(
     return Clamp.apply(input, low=min, high=max)  # type: ignore[no-any-return]
 
 
+def clamp_min(input: Tensor, min: Tensor | float) -> Tensor:
+    """input where it is at least min, else min."""
+    return clamp(input, min=min)
+
+
+def clamp_max(input: Tensor, max: Tensor | float) -> Tensor:
+    """input where it is at most max, else max."""
+    return clamp(input, max=max)
+
+
 def clamp_below(x: Tensor, bound: Tensor | float) -> Tensor:
-    """x where it is at least the bound; there, and at a tie, x gets the whole gradient."""
-    return where(x < bound, bound, x)
+    """x where it is at least the bound; there, and at a tie, x gets the whole gradient.
+
+    NaN where either is.
+    """
+    return where((x < bound) | (bound != bound), bound, x)
 
 
 def clamp_above(x: Tensor, bound: Tensor | float) -> Tensor:
-    return where(x > bound, bound, x)
+    return where((x > bound) | (bound != bound), bound, x)
 
 
 def lerp(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     """input + weight * (end - input)."""
     return input + weight * (end - input)
-
-
-def floor_divide(input: Tensor, other: Tensor | float) -> Tensor:
-    """input / other rounded down; no gradient leads through it."""
-    a, b = pair(input, other)
-    broadcastable(a, b)
-    return without_gradient(operator.floordiv, a, b)
 
 
 def without_gradient(function: Any, *operands: Any) -> Tensor:
@@ -402,5 +354,5 @@ def without_gradient(function: Any, *operands: Any) -> Tensor:
 
 subtract = sub
 multiply = mul
-divide = true_divide = div
 clip = clamp
+arctan2 = atan2

@@ -17,7 +17,7 @@ from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Variable, clock
 from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, GradientError, ShapeError
-from tinygrad_bn.ops import elementwise
+from tinygrad_bn.ops import division, elementwise
 from tinygrad_bn.ops.index import beyond, parse
 from tinygrad_bn.ops.promotion import category, is_floating, require_tensor
 from tinygrad_bn.philox import Generator, generator_on
@@ -174,7 +174,7 @@ def mul_(input: Tensor, other: Tensor | float) -> Tensor:
 def div_(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
     """input / other, in place."""
     require_writable(input)
-    return write(input, elementwise.div(input, other, rounding_mode=rounding_mode))
+    return write(input, division.div(input, other, rounding_mode=rounding_mode))
 
 
 def clamp_(
@@ -208,7 +208,7 @@ def imul(input: Tensor, other: Tensor | float) -> Tensor:
 
 def idiv(input: Tensor, other: Tensor | float) -> Tensor:
     """``input /= other``."""
-    return div_(input, other) if in_place(input, other) else elementwise.div(input, other)
+    return div_(input, other) if in_place(input, other) else division.div(input, other)
 
 
 # Random numbers

@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
-from tinygrad_bn.ops.promotion import promote, require_tensor
+from tinygrad_bn.ops.promotion import cast, promote, require_tensor, result_type
 from tinygrad_bn.ops.shape import broadcast_to, one_axis, reshape, sizes, squeeze
 
 if TYPE_CHECKING:
@@ -84,8 +85,12 @@ def as_list(tensors: Any) -> list[Tensor]:
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """The tensors one after the other along an axis, in their common dtype; other axes agree."""
-    xs = as_list(tensors)
+    """The tensors one after the other along an axis, in their common dtype; other axes agree.
+
+    A tensor of shape (0,), such as ``tensor([])``, joins tensors of any shape, as in PyTorch.
+    """
+    given = as_list(tensors)
+    xs = [x for x in given if x.array.shape != (0,)] or given
     first = xs[0].array.shape
     if not first:
         raise ShapeError("expected tensors with axes, got a scalar; use stack()")
@@ -96,6 +101,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             m != n and i != axis for i, (m, n) in enumerate(zip(first, shape, strict=True))
         ):
             raise ShapeError(f"expected {first} but for axis {axis}, got {shape}")
+    if len(xs) != len(given):
+        dtype = result_type(*given)
+        return Concatenate.apply(*(cast(x, dtype) for x in xs), dim=axis)  # type: ignore[no-any-return]
     return Concatenate.apply(*promote(*xs), dim=axis)  # type: ignore[no-any-return]
 
 
@@ -155,10 +163,15 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def tensor_split(
-    input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0
+    input: Tensor, indices_or_sections: Tensor | int | Sequence[int], dim: int = 0
 ) -> tuple[Tensor, ...]:
-    """Views of so many parts of an axis, the first ones larger, or cut at indices."""
+    """Views of so many parts of an axis, the first ones larger, or cut at indices.
+
+    Either may come as a tensor of whole numbers, which on a GPU is waited for.
+    """
     axis, size = axis_and_size(input, dim)
+    if isinstance(indices_or_sections, Variable):
+        indices_or_sections = indices_or_sections.tolist()
     if isinstance(indices_or_sections, (tuple, list)):
         edges = [0, *(slice(None, i).indices(size)[1] for i in indices_or_sections), size]
         return tuple(input[(slice(None),) * axis + (slice(a, b),)] for a, b in pairwise(edges))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError, ShapeError
-from tinygrad_bn.ops.promotion import pair, require_tensor
+from tinygrad_bn.ops.promotion import is_floating, pair, require_tensor
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
@@ -104,6 +104,11 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return y.squeeze(-1 if column else -2) if row else y
 
 
+def rmatmul(input: Tensor, other: Tensor) -> Tensor:
+    """other @ input."""
+    return matmul(other, input)
+
+
 def require_ranks(expected: str, *operands: tuple[Tensor, int]) -> None:
     """Refuse operands of other ranks than given with them."""
     for position, (x, rank) in enumerate(operands):
@@ -154,6 +159,9 @@ def plus(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
         m not in (1, n) for m, n in zip(reversed(shape), reversed(wanted), strict=False)
     ):
         raise ShapeError(f"expected an input that broadcasts to {wanted}, got {shape}")
+    for factor in (beta, alpha):
+        if isinstance(factor, float) and not is_floating(product.array.dtype):
+            raise DtypeError(f"expected whole beta and alpha for integers, got {factor}")
     scaled = product if alpha == 1 else product * alpha
     return scaled if beta == 0 else scaled + (input if beta == 1 else input * beta)
 

@@ -5,28 +5,37 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from tinygrad_bn.errors import DtypeError
+from tinygrad_bn.errors import ArgumentError, DtypeError
 from tinygrad_bn.ops.elementwise import broadcastable, without_gradient
 from tinygrad_bn.ops.promotion import FLOAT, category, pair, require_tensor, result_type
+from tinygrad_bn.ops.unary import abs, isfinite, isnan
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
 
 __all__ = [
+    "allclose",
     "bitwise_and",
     "bitwise_not",
     "bitwise_or",
     "bitwise_xor",
     "eq",
+    "equal",
     "ge",
+    "greater",
+    "greater_equal",
     "gt",
+    "isclose",
     "le",
+    "less",
+    "less_equal",
     "logical_and",
     "logical_not",
     "logical_or",
     "logical_xor",
     "lt",
     "ne",
+    "not_equal",
 ]
 
 
@@ -44,6 +53,16 @@ def eq(input: Tensor, other: Tensor | float) -> Tensor:
 def ne(input: Tensor, other: Tensor | float) -> Tensor:
     """Whether input != other, element by element."""
     return compare(operator.ne, input, other)
+
+
+def equals(input: Tensor, other: Any) -> Any:
+    """``input == other``: False for None and strings, which no number equals."""
+    return NotImplemented if other is None or isinstance(other, str) else eq(input, other)
+
+
+def differs(input: Tensor, other: Any) -> Any:
+    """``input != other``: True for None and strings."""
+    return NotImplemented if other is None or isinstance(other, str) else ne(input, other)
 
 
 def lt(input: Tensor, other: Tensor | float) -> Tensor:
@@ -64,6 +83,49 @@ def gt(input: Tensor, other: Tensor | float) -> Tensor:
 def ge(input: Tensor, other: Tensor | float) -> Tensor:
     """Whether input >= other, element by element."""
     return compare(operator.ge, input, other)
+
+
+def isclose(
+    input: Tensor,
+    other: Tensor,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = False,
+) -> Tensor:
+    """Whether input == other, or both are finite and |input - other| <= atol + rtol * |other|.
+
+    Parameters
+    ----------
+    equal_nan : whether NaN counts as equal to NaN.
+    """
+    require_tensor(input)
+    require_tensor(other, "other")
+    if input.dtype != other.dtype:
+        raise DtypeError(f"expected one dtype, got {input.dtype} and {other.dtype}")
+    if rtol < 0 or atol < 0:
+        raise ArgumentError(f"expected tolerances ≥ 0, got {rtol} and {atol}")
+    a, b = input.detach().double(), other.detach().double()
+    error = abs(a - b)
+    close = (a == b) | (isfinite(error) & (error <= atol + rtol * abs(b)))
+    return close | (isnan(a) & isnan(b)) if equal_nan else close
+
+
+def allclose(
+    input: Tensor,
+    other: Tensor,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = False,
+) -> bool:
+    """Whether all elements are close, as `isclose` has it."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have one shape, and equal elements."""
+    require_tensor(input)
+    require_tensor(other, "other")
+    return input.shape == other.shape and bool(eq(input, other).all())
 
 
 def bitwise(function: Any, a: Any, b: Any, sign: str) -> Tensor:
@@ -121,3 +183,10 @@ def logical_not(input: Tensor) -> Tensor:
     """Whether each element is zero or False."""
     require_tensor(input)
     return without_gradient(input.backend.xp.logical_not, input)
+
+
+not_equal = ne
+less = lt
+less_equal = le
+greater = gt
+greater_equal = ge

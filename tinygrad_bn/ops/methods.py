@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn import dtypes
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.ops import (
+    division,
     elementwise,
     fresh,
     index,
@@ -40,17 +41,19 @@ class Methods(Variable):
     sub = subtract = __sub__ = elementwise.sub
     __rsub__ = elementwise.rsub
     mul = multiply = __mul__ = __rmul__ = elementwise.mul
-    div = divide = true_divide = __truediv__ = elementwise.div
-    __rtruediv__ = elementwise.rdiv
-    floor_divide = __floordiv__ = elementwise.floor_divide
-    remainder = __mod__ = elementwise.remainder
-    __rmod__ = elementwise.rremainder
-    fmod = elementwise.fmod
+    div = divide = true_divide = __truediv__ = division.div
+    __rtruediv__ = division.rdiv
+    floor_divide = __floordiv__ = division.floor_divide
+    __rfloordiv__ = division.rfloor_divide
+    remainder = __mod__ = division.remainder
+    __rmod__ = division.rremainder
+    fmod = division.fmod
     pow = __pow__ = elementwise.pow
     __rpow__ = elementwise.rpow
-    neg = __neg__ = unary.neg
+    neg = negative = __neg__ = unary.neg
     positive = __pos__ = unary.positive
     matmul = __matmul__ = linear.matmul
+    __rmatmul__ = linear.rmatmul
     mm = linear.mm
     bmm = linear.bmm
     mv = linear.mv
@@ -60,15 +63,22 @@ class Methods(Variable):
     baddbmm = linear.baddbmm
 
     # Comparison and choice
-    eq = __eq__ = logic.eq  # type: ignore[assignment]
-    ne = __ne__ = logic.ne  # type: ignore[assignment]
-    lt = __lt__ = logic.lt
-    le = __le__ = logic.le
-    gt = __gt__ = logic.gt
-    ge = __ge__ = logic.ge
+    eq = logic.eq
+    __eq__ = logic.equals  # type: ignore[assignment]
+    ne = not_equal = logic.ne
+    __ne__ = logic.differs  # type: ignore[assignment]
+    lt = less = __lt__ = logic.lt
+    le = less_equal = __le__ = logic.le
+    gt = greater = __gt__ = logic.gt
+    ge = greater_equal = __ge__ = logic.ge
+    equal = logic.equal
+    isclose = logic.isclose
+    allclose = logic.allclose
     maximum = elementwise.maximum
     minimum = elementwise.minimum
     clamp = clip = elementwise.clamp
+    clamp_min = elementwise.clamp_min
+    clamp_max = elementwise.clamp_max
     lerp = elementwise.lerp
 
     logical_and = logic.logical_and
@@ -95,10 +105,10 @@ class Methods(Variable):
     sin = trigonometry.sin
     cos = trigonometry.cos
     tan = trigonometry.tan
-    asin = trigonometry.asin
-    acos = trigonometry.acos
-    atan = trigonometry.atan
-    atan2 = elementwise.atan2
+    asin = arcsin = trigonometry.asin
+    acos = arccos = trigonometry.acos
+    atan = arctan = trigonometry.atan
+    atan2 = arctan2 = elementwise.atan2
     sinh = trigonometry.sinh
     cosh = trigonometry.cosh
     tanh = trigonometry.tanh

@@ -118,7 +118,9 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
     dtype = result_type(*operands)
     if floating and not is_floating(dtype):
         dtype = config.get_default_dtype()
-    backend = next(x.backend for x in operands if isinstance(x, Variable))
+    backend = next((x.backend for x in operands if isinstance(x, Variable)), None)
+    if backend is None:
+        raise DtypeError(f"expected a tensor among the operands, got {operands}")
     results = []
     for x in operands:
         if isinstance(x, Variable):

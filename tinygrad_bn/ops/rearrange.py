@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.backend import Array
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.ops.index import AddAt, GetItem, whole_numbers
 from tinygrad_bn.ops.promotion import require_tensor
@@ -88,11 +89,10 @@ class Triangle(Function):
         return getattr(self.xp, self.part)(dy, self.k)
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """The elements in reverse order along each of ``dims``."""
+def flip(input: Tensor, dims: Any, *more: Any) -> Tensor:
+    """The elements in reverse order along each of ``dims``, one sequence or several numbers."""
     require_tensor(input)
-    given = dims[0] if len(dims) == 1 else dims
-    return Flip.apply(input, dims=chosen(given, input.array.ndim))  # type: ignore[no-any-return]
+    return Flip.apply(input, dims=chosen((dims, *more) if more else dims, input.array.ndim))  # type: ignore[no-any-return]
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -102,6 +102,9 @@ def fliplr(input: Tensor) -> Tensor:
 
 def flipud(input: Tensor) -> Tensor:
     """The elements in reverse order along axis 0."""
+    require_tensor(input)
+    if not input.array.ndim:
+        raise ShapeError("expected a tensor with axes, got a scalar")
     return flip(input, 0)
 
 
@@ -115,12 +118,14 @@ def roll(
         return reshape(roll(flatten(input), steps, 0), input.array.shape)
     at = (dims,) if not isinstance(dims, (tuple, list)) else dims
     where = tuple(one_axis(d, input.array.ndim) for d in at)  # an axis may come twice
-    if len(steps) != len(where):
-        raise ShapeError(f"expected as many shifts as axes, got {shifts} and {dims}")
+    if len(steps) != len(where) or not input.array.ndim:
+        raise ShapeError(
+            f"expected a shift for each of some axes of {input.shape}, got {shifts} and {dims}"
+        )
     return Roll.apply(input, shifts=steps, dims=where)  # type: ignore[no-any-return]
 
 
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
+def repeat(input: Tensor, repeats: Any, *more: Any) -> Tensor:
     """The tensor side by side with itself, so many times along each axis; new axes come first.
 
     Notes
@@ -128,7 +133,7 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     PyTorch's ``repeat``; NumPy's is `repeat_interleave`.
     """
     require_tensor(input)
-    times, shape = sizes(repeats), input.array.shape
+    times, shape = sizes((repeats, *more)), input.array.shape
     if len(times) < len(shape):
         raise ShapeError(f"expected a number for each axis of {shape}, got {times}")
     shape = (1,) * (len(times) - len(shape)) + shape
@@ -138,21 +143,52 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return reshape(spread, [m * n for m, n in zip(times, shape, strict=True)])
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, dims: Any, *more: Any) -> Tensor:
     """As `repeat`, where axes that are not named are left as they are: NumPy's ``tile``."""
-    times = sizes(dims)
+    times = sizes((dims, *more))
     return repeat(input, (1,) * (input.array.ndim - len(times)) + times)
 
 
-def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
-    """Each element along ``dim``, or each in C order without it, ``repeats`` times in a row."""
+def repeat_interleave(
+    input: Tensor, repeats: Tensor | int, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
+    """Each element along ``dim``, or each in C order without it, ``repeats`` times in a row.
+
+    Parameters
+    ----------
+    repeats : one number for all, or a vector of one for each, which on a GPU is waited for.
+    output_size : what the sizes along ``dim`` must add up to, if it is given.
+    """
     require_tensor(input)
-    if dim is None:
-        return repeat_interleave(flatten(input), repeats, 0)
-    (times,), shape = sizes((repeats,)), input.array.shape
-    at = one_axis(dim, len(shape))
-    spread = broadcast_to(unsqueeze(input, at + 1), (*shape[: at + 1], times, *shape[at + 1 :]))
+    x = input if dim is not None and input.array.ndim else flatten(input)
+    at = one_axis(0 if dim is None else dim, x.array.ndim)
+    each = isinstance(repeats, Variable) and repeats.array.size != 1
+    y = repeated_each(x, repeats, at) if each else repeated(x, repeats, at)  # type: ignore[arg-type]
+    if output_size not in (None, y.shape[at]):
+        raise ShapeError(f"expected repeats that add up to {output_size}, got {y.shape[at]}")
+    return y
+
+
+def repeated(x: Tensor, repeats: Tensor | int, at: int) -> Tensor:
+    """Every element along an axis so many times."""
+    (times,), shape = sizes((repeats,)), x.array.shape
+    spread = broadcast_to(unsqueeze(x, at + 1), (*shape[: at + 1], times, *shape[at + 1 :]))
     return reshape(clone(spread), (*shape[:at], shape[at] * times, *shape[at + 1 :]))
+
+
+def repeated_each(x: Tensor, repeats: Tensor, at: int) -> Tensor:
+    """Each element along an axis as often as a vector says: i comes where i ends are passed."""
+    times, size, xp = repeats.array, x.array.shape[at], x.backend.xp
+    if times.dtype.kind != "i" or times.shape != (size,) or repeats.backend is not x.backend:
+        raise ShapeError(f"expected {size} whole numbers on {x.device}, got {repeats}")
+    with current(x.backend):
+        if not xp.all(times >= 0):
+            raise ShapeError(f"expected repeats ≥ 0, got {repeats}")
+        ends = xp.cumsum(times)
+        total = int(ends[-1]) if size else 0
+        past = xp.add_at((total + 1,), (ends,), xp.ones_like(ends))
+        places = xp.cumsum(past[:total])
+    return GetItem.apply(x, index=(slice(None),) * at + (places,))  # type: ignore[no-any-return]
 
 
 def pad(
@@ -220,6 +256,8 @@ def pad_from_within(x: Tensor, axis: int, before: int, after: int, mode: str) ->
     i, xp = whole_numbers(x.backend, before + n + after) - before, x.backend.xp
     if mode == "reflect":
         i = (n - 1) - xp.abs((n - 1) - xp.abs(i))
+    elif mode == "circular":
+        i = start + (i - start) % (stop - start)
     else:
         i = xp.clip(i, 0, n - 1)
     return GetItem.apply(x, index=(slice(None),) * axis + (i,))  # type: ignore[no-any-return]
@@ -256,8 +294,6 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 def diagonals(x: Tensor, offset: int, dims: tuple[int, ...]) -> Tensor:
     x = movedim(x, dims, (-2, -1))
     n, m = x.array.shape[-2:]
-    elif mode == "circular":
-        i = start + (i - start) % (stop - start)
     i = whole_numbers(x.backend, max(min(n + min(offset, 0), m - max(offset, 0)), 0))
     return GetItem.apply(x, index=(..., i - min(offset, 0), i + max(offset, 0)))  # type: ignore[no-any-return]
 

@@ -51,7 +51,7 @@ def accumulated(node: Function, word: str, x: Array, **where: Any) -> Array:
     """xp.sum, prod or cumsum of x in the dtype that the backend accumulates in, rounded once."""
     function, dtype = getattr(node.xp, word), x.dtype
     if not is_floating(dtype):
-        return function(x, **where)
+        return node.xp.astype(function(x, **where), dtype)  # which NumPy may have widened
     wide = node.backend.accumulator(dtype)
     if wide is dtype:
         return function(x, **where)

@@ -192,12 +192,12 @@ def view_as(input: Tensor, other: Tensor) -> Tensor:
     return view(input, other.array.shape)
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
-    """The axes in the order ``dims``; a view."""
+def permute(input: Tensor, dims: Any, *more: Any) -> Tensor:
+    """The axes in the order ``dims``, one sequence or several numbers; a view."""
     require_tensor(input)
-    order = axes(as_shape(dims), input.array.ndim)
+    order = axes(as_shape((dims, *more)), input.array.ndim)
     if len(order) != input.array.ndim:
-        raise ShapeError(f"expected the {input.array.ndim} axes in some order, got {dims}")
+        raise ShapeError(f"expected the {input.array.ndim} axes in some order, got {dims, *more}")
     return Permute.apply(input, dims=order)  # type: ignore[no-any-return]
 
 
@@ -241,20 +241,20 @@ def matrix_transpose(input: Tensor) -> Tensor:
     return transpose(input, -2, -1)
 
 
-def broadcast_to(input: Tensor, *shape: Any) -> Tensor:
-    """Axes of size 1, and new leading ones, repeated to ``shape``; a view, not to be written to."""
+def broadcast_to(input: Tensor, size: Any, *more: Any) -> Tensor:
+    """Axes of size 1, and new leading ones, repeated to ``size``; a view, not to be written to."""
     require_tensor(input)
-    wanted, have = as_shape(shape), input.array.shape
+    wanted, have = as_shape((size, *more)), input.array.shape
     try:
         return BroadcastTo.apply(input, shape=wanted)  # type: ignore[no-any-return]
     except ValueError:
         raise ShapeError(f"expected a shape that {have} broadcasts to, got {wanted}") from None
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:
+def expand(input: Tensor, size: Any, *more: Any) -> Tensor:
     """As `broadcast_to`; -1 keeps the size of an axis."""
     require_tensor(input)
-    wanted, have = as_shape(sizes), input.array.shape
+    wanted, have = as_shape((size, *more)), input.array.shape
     if -1 not in wanted:
         return broadcast_to(input, wanted)
     extra = len(wanted) - len(have)
@@ -273,10 +273,11 @@ def expand_as(input: Tensor, other: Tensor) -> Tensor:
     return expand(input, other.array.shape)
 
 
-def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """The shape that these broadcast to together."""
+def broadcast_shapes(*shapes: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape that these broadcast to together; a number is a shape of one axis."""
     result: list[int] = []
-    for shape in shapes:
+    for given in shapes:
+        shape = as_shape((given,))
         extra = len(shape) - len(result)
         result = [1] * extra + result
         for i, n in enumerate(shape, start=max(-extra, 0)):

@@ -82,13 +82,16 @@ def power_of(xp: Any, x: Array, exponent: float) -> Array:
 
 
 class Norm(Function):
-    """(Σ |x|ᵖ)^(1/p) for a finite p > 0; the gradient at the origin is 0."""
+    """(Σ |x|ᵖ)^(1/p) for a finite p other than 0; the gradient is 0 where the norm is."""
 
     def forward(self, x: Array, *, p: float, dims: tuple[int, ...], keepdim: bool) -> Array:
         xp = self.xp
         self.x, self.p, self.dims = x, p, dims
         wide = xp.astype(x, self.backend.accumulator(x.dtype))
-        powers = wide * wide if p == 2 else power_of(xp, xp.abs(wide), p)
+        if p < 0:
+            powers = xp.abs(wide) ** p  # infinite at 0, which the norm then is
+        else:
+            powers = wide * wide if p == 2 else power_of(xp, xp.abs(wide), p)
         self.y = power_of(xp, xp.sum(powers, axis=dims, keepdims=True), 1 / p)
         return xp.astype(xp.reshape(self.y, reduced(x.shape, dims, keepdim)), x.dtype)
 
@@ -99,7 +102,8 @@ class Norm(Function):
         share = x / xp.where(self.y == 0, 1.0, self.y)
         if p == 2:
             return dy * share
-        return dy * xp.sign(x) * power_of(xp, xp.abs(share), p - 1)
+        dx = dy * xp.sign(x) * power_of(xp, xp.abs(share), p - 1)
+        return xp.where(self.y == 0, 0.0, dx) if p < 0 else dx
 
 
 class LogSumExp(Function):
@@ -254,8 +258,6 @@ def vector_norm(
         return sum(abs(sign(x)), dim, keepdim)
     if ord == 1:
         return sum(abs(x), dim, keepdim)
-    if ord < 0:
-        return sum(abs(x) ** ord, dim, keepdim) ** (1 / ord)
     return Norm.apply(x, p=ord, dims=axes(dim, x.array.ndim), keepdim=keepdim)  # type: ignore[no-any-return]
 
 

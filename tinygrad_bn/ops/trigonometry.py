@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "acos",
+    "arccos",
+    "arcsin",
+    "arctan",
     "asin",
     "atan",
     "cos",
@@ -166,3 +169,8 @@ def cosh(input: Tensor) -> Tensor:
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent."""
     return Tanh.apply(floating(input))  # type: ignore[no-any-return]
+
+
+arcsin = asin
+arccos = acos
+arctan = atan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,12 @@ __all__ = [
     "log2",
     "log10",
     "neg",
+    "negative",
     "positive",
     "reciprocal",
     "round",
     "rsqrt",
+    "sgn",
     "sigmoid",
     "sign",
     "sqrt",
@@ -266,7 +269,7 @@ def erfinv(input: Tensor) -> Tensor:
 
 def step(input: Tensor, function: str) -> Tensor:
     require_tensor(input)
-    if not is_floating(input.array.dtype) and function != "sign":
+    if not is_floating(input.array.dtype) and (function != "sign" or input.array.dtype.kind == "b"):
         return input.clone()  # whole numbers are their own
     return Step.apply(input, function=function)  # type: ignore[no-any-return]
 
@@ -291,9 +294,17 @@ def trunc(input: Tensor) -> Tensor:
     return step(input, "trunc")
 
 
-def round(input: Tensor) -> Tensor:
-    """The nearest whole number; halves go to the even one."""
-    return step(input, "round")
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """The nearest number of so many decimals, whole by default; halves go to the even one."""
+    if not decimals:
+        return step(input, "round")
+    require_tensor(input)
+    if not is_floating(input.array.dtype):
+        raise DtypeError(f"expected floats to round to decimals, got {input.array.dtype}")
+    scale = 10.0 ** builtins.abs(decimals)
+    if decimals < 0:
+        return step(input / scale, "round") * scale
+    return step(input * scale, "round") / scale
 
 
 def isnan(input: Tensor) -> Tensor:
@@ -319,3 +330,5 @@ def _classify(input: Tensor, function: str) -> Tensor:
 
 
 absolute = abs
+negative = neg
+sgn = sign

@@ -40,6 +40,19 @@ SAMPLES = [
     ),
     Sample("lerp", lambda t, a, b: t.lerp(a, b, 0.3), (normal(3), normal(3, seed=1))),
     Sample("atan2", lambda t, a, b: t.atan2(a, b), (normal(3, 4), normal(3, 4, seed=1))),
+    *(
+        Sample(
+            "div",
+            lambda t, a, b, mode=mode: t.div(a, b, rounding_mode=mode),
+            (normal(3, 4), uniform(4)),
+            notes=mode,
+        )
+        for mode in ("floor", "trunc")
+    ),
+    Sample("div", lambda t, a: 2 // a, (uniform(3),), differentiable=False, notes="rounded number"),
+    Sample("clamp_min", lambda t, a: t.clamp_min(a, 0.1), (normal(3, 4),)),
+    Sample("clamp_max", lambda t, a: t.clamp_max(a, 0.1), (normal(3, 4),)),
+    Sample("square", lambda t, c: t.square(c > 0), (whole(3),), differentiable=False, notes="bool"),
     Sample(
         "floor_divide",
         lambda t, a, b: a // b,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.ops.samples import Sample, normal
 
 PAIR = (normal(2, 3), normal(2, 3, seed=1))
@@ -16,6 +18,13 @@ def used(parts):
 SAMPLES = [
     Sample("cat", lambda t, x, y: t.cat((x, y)), (normal(2, 3), normal(1, 3))),
     Sample("cat", lambda t, x, y: t.cat([x, y, x], dim=-1), (normal(2, 3), normal(2, 0))),
+    Sample(
+        "cat",
+        lambda t, x, y: t.cat([y, x, y], 1),
+        (normal(2, 3), normal(0)),
+        gradient_inputs=(0,),
+        notes="nothing",
+    ),
     Sample("cat", lambda t, x: t.cat([x]), (normal(3),), notes="one"),
     Sample("concat", lambda t, x, y: t.concat([x, y]), PAIR),
     Sample("stack", lambda t, x, y: t.stack((x, y)), PAIR),
@@ -28,6 +37,12 @@ SAMPLES = [
     Sample("chunk", lambda t, x: t.chunk(x, 3)[-1], X),
     Sample("tensor_split", lambda t, x: t.tensor_split(x, 3)[0], X),
     Sample("tensor_split", lambda t, x: t.tensor_split(x, (1, 3), 1)[1], X, notes="indices"),
+    Sample(
+        "tensor_split",
+        lambda t, x, i: t.tensor_split(x, i)[1],
+        (*X, np.array([1, 3])),
+        notes="tensor",
+    ),
     Sample("unbind", lambda t, x: used(t.unbind(x, 1)), X),
     Sample(
         "meshgrid",

@@ -42,6 +42,16 @@ SAMPLES = [
     Sample("cumsum", lambda t, x: x.cumsum(-2), (normal(2, 3, 2),), notes="middle"),
     Sample("cumsum", lambda t, x: t.cumsum(x, 0), (normal(),), notes="scalar"),
     Sample("cumsum", lambda t, x: t.cumsum(x, 0), (whole(4),), differentiable=False, notes="int"),
+    *(
+        Sample(
+            name,
+            lambda t, x, name=name: getattr(t, name)(x, 0, dtype=t.int32),
+            (whole(4),),
+            differentiable=False,
+            notes="int32",
+        )
+        for name in ("sum", "prod", "cumsum", "cumprod")
+    ),
     Sample("cumprod", lambda t, x: t.cumprod(x, 1), (normal(3, 5),)),
     Sample("cumprod", lambda t, x: t.cumprod(x, 1), (WITH_ONE_ZERO,), notes="zero"),
     Sample("cumprod", lambda t, x: t.cumprod(x, 1), (WITH_TWO_ZEROS,), notes="zeros"),

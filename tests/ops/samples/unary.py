@@ -22,6 +22,9 @@ SAMPLES = [
     *(Sample(name, call(name), (uniform(3, 4),)) for name in POSITIVE),
     *(Sample(name, call(name), (uniform(3, 4, low=-0.9, high=0.9),)) for name in WITHIN_ONE),
     *(Sample(name, call(name), (normal(3, 4),), differentiable=False) for name in CLASSES),
+    Sample("round", lambda t, x: t.round(x, decimals=1), (normal(3, 4),), notes="decimals"),
+    Sample("round", lambda t, x: t.round(9 * x, decimals=-1), (normal(3, 4),), notes="tens"),
+    Sample("sign", lambda t, x: (x > 0).sign(), (normal(3),), differentiable=False, notes="bool"),
     Sample("exp", call("exp"), (normal(),), notes="scalar"),
     Sample("tanh", call("tanh"), (normal(2, 0),), notes="empty"),
 ]
