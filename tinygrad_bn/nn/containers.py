@@ -169,13 +169,16 @@ class PartMapping(Module, Generic[Part]):
         return iter(self._all())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._all()
+        return (
+            isinstance(key, str)
+            and self._kinds.get(key) == self._kind
+            and self.__dict__[key] is not None
+        )
 
     def __getitem__(self, key: str) -> Part:
-        parts = self._all()
-        if key not in parts:
-            raise StateError(f"expected one of the keys {list(parts)}, got {key!r}")
-        return parts[key]
+        if key not in self:
+            raise StateError(f"expected one of the keys {list(self)}, got {key!r}")
+        return self.__dict__[key]  # type: ignore[no-any-return]
 
     def __setitem__(self, key: str, part: Part) -> None:
         if key in self:
