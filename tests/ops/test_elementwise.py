@@ -87,6 +87,23 @@ class TestRounding:
             tg.round(tg.tensor([12]), decimals=-1)
 
 
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("dtype", "number"), [("int64", 10**40), ("int32", 2**40), ("uint8", -1), ("uint8", 300)]
+    )
+    def test_of_numbers_that_the_integers_do_not_hold(self, dtype: str, number: int) -> None:
+        x = tg.tensor([1], dtype=getattr(tg, dtype))
+        for refused in (lambda: x + number, lambda: number * x, lambda: x - number):
+            with pytest.raises(ArgumentError, match=f"{dtype}|int too large"):
+                refused()
+        assert (x < number).item() is (number > 1)  # a comparison has an answer
+
+    def test_of_a_difference_of_booleans(self) -> None:
+        x = tg.tensor([True])
+        with pytest.raises(DtypeError, match="Sub can take"):
+            x - x
+
+
 class TestMoving:
     def test_takes_pytorchs_flags(self, device: str) -> None:
         x = tg.ones(2)

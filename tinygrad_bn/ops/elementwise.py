@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, current
-from tinygrad_bn.errors import ArgumentError, BackendError, ShapeError
+from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError, TinygradError
 from tinygrad_bn.ops.promotion import (
     FLOAT,
     cast,
@@ -197,10 +197,23 @@ def broadcastable(a: Any, b: Any) -> None:
 
 
 def binary(operation: type[Function], a: Any, b: Any, **attributes: Any) -> Tensor:
-    """Bring two operands to one dtype, check that they broadcast, and apply."""
+    """Bring two operands to one dtype, check that they broadcast, and apply.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ArgumentError
+        For shapes that do not broadcast, booleans to subtract, and a number too large, or too
+        small, for the tensor's integers.
+    """
     a, b = pair(a, b)
     try:
         return operation.apply(a, b, **attributes)  # type: ignore[no-any-return]
+    except TinygradError:
+        raise
+    except OverflowError as error:
+        raise ArgumentError(f"expected a number that the tensor's dtype holds: {error}") from None
+    except TypeError as error:
+        raise DtypeError(f"expected dtypes that {operation.__name__} can take: {error}") from None
     except ValueError:
         broadcastable(a, b)
         raise

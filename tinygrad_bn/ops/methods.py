@@ -64,9 +64,9 @@ class Methods(Variable):
 
     # Comparison and choice
     eq = logic.eq
-    __eq__ = logic.equals  # type: ignore[assignment]
+    __eq__ = logic.equals
     ne = not_equal = logic.ne
-    __ne__ = logic.differs  # type: ignore[assignment]
+    __ne__ = logic.differs
     lt = less = __lt__ = logic.lt
     le = less_equal = __le__ = logic.le
     gt = greater = __gt__ = logic.gt
