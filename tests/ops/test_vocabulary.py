@@ -16,7 +16,7 @@ BODIES = sorted(path for part in ("ops", "nn", "optim") for path in (PACKAGE / p
 
 OF_NUMPY = {
     *("dtype", "promote_types", "iinfo", "bool_", "int64", "float32", "float64"),
-    *("ndarray", "generic", "number", "integer", "floating"),
+    *("ndarray", "ma", "generic", "number", "integer", "floating"),
 }
 """What operations may say of NumPy: dtypes, which are ours too, and what callers may give."""
 
