@@ -106,7 +106,7 @@ def isclose(
         raise ArgumentError(f"expected tolerances ≥ 0, got {rtol} and {atol}")
     a, b = input.detach().double(), other.detach().double()
     error = abs(a - b)
-    close = (a == b) | (isfinite(error) & (error <= atol + rtol * abs(b)))
+    close: Tensor = (a == b) | (isfinite(error) & (error <= atol + rtol * abs(b)))
     return close | (isnan(a) & isnan(b)) if equal_nan else close
 
 
