@@ -1,2 +1,1 @@
-"""Adapters: what the engine's port (``tinygrad_bn.backend``) looks like over NumPy and over CuPy.
-"""
+"""Adapters: the engine's port (``tinygrad_bn.backend``) over NumPy and over CuPy."""

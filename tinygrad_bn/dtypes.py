@@ -39,6 +39,9 @@ int64 = long = np.dtype(np.int64)
 bool = np.dtype(np.bool_)
 
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
 def bfloat16() -> np.dtype[Any]:
     """The dtype bfloat16, which NumPy has through ml_dtypes.
 
@@ -71,7 +74,7 @@ def as_dtype(spec: Any) -> np.dtype[Any]:
         dtype = np.dtype(spec)
     except TypeError:
         raise DtypeError(f"expected a dtype, got {spec!r}") from None
-    if dtype.kind not in "biuf" and dtype.name != "bfloat16":
+    if dtype.kind not in "biu" and dtype.name not in FLOATS:
         raise DtypeError(f"expected a bool, integer or floating dtype, got {dtype}")
     native: np.dtype[Any] = dtype.newbyteorder("=")
     return native

@@ -313,6 +313,8 @@ class Tensor(Methods, Variable):
         """
         if not self.requires_grad:
             raise GradientError("expected a tensor that requires a gradient to hook")
+        if not callable(hook):
+            raise DtypeError(f"expected a function as the hook, got {type(hook).__name__}")
         if self.creator is None:
             self._hooks = self._hooks if self._hooks is not None else []
             return Handle(self._hooks, hook)

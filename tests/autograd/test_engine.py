@@ -487,3 +487,35 @@ def test_gradients_cross_devices_to_every_order(cuda):
     assert dx.device == "cpu"
     dx.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), [6.0, 12.0], rtol=1e-15)
+
+
+class TestArguments:
+    def test_outputs_and_inputs_must_be_tensors(self):
+        x = leaf([1.0])
+        with pytest.raises(DtypeError, match="tensors as outputs, got int"):
+            tg.autograd.grad(3, x)
+        with pytest.raises(DtypeError, match="tensors as inputs, got NoneType"):
+            tg.autograd.grad((x * 2).sum(), None)
+        with pytest.raises(DtypeError, match="tensors as inputs, got ndarray"):
+            (x * 2).sum().backward(inputs=[np.ones(1)])
+        with pytest.raises(GradientError, match="at least one tensor as outputs"):
+            tg.autograd.backward([])
+
+    def test_a_hook_must_be_a_function_and_keep_the_dtype(self):
+        x = leaf([1.0])
+        with pytest.raises(DtypeError, match="expected a function as the hook"):
+            x.register_hook(3)
+        x.register_hook(lambda g: g.float())
+        with pytest.raises(GradientError, match="a gradient of float64"):
+            (x * 2).sum().backward()
+
+    def test_a_backward_that_gives_a_number_names_the_operation(self):
+        class Number(tg.Function):
+            def forward(self, x):
+                return x * 1
+
+            def backward(self, dy):
+                return 1.0
+
+        with pytest.raises(GradientError, match=r"arrays from Number.backward, got float"):
+            Number.apply(leaf([1.0])).sum().backward()

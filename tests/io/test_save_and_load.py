@@ -16,7 +16,7 @@ import pytest
 from tinygrad_bn.backend import Device
 from tinygrad_bn.errors import ArgumentError, BackendError, DataError, DependencyError, DtypeError
 from tinygrad_bn.io import load, save
-from tinygrad_bn.tensor import Parameter, Tensor
+from tinygrad_bn.tensors import Parameter, Tensor
 
 safetensors = pytest.importorskip("safetensors")
 

@@ -11,7 +11,7 @@ import pytest
 
 from tinygrad_bn.errors import DataError
 from tinygrad_bn.io import load, load_torch
-from tinygrad_bn.tensor import Tensor
+from tinygrad_bn.tensors import Tensor
 
 
 @pytest.mark.torch

@@ -340,7 +340,6 @@ class TestTargets:
             (F.mse_loss, {}),
             (F.l1_loss, {}),
             (F.huber_loss, {}),
-            (F.kl_div, {}),
             (F.binary_cross_entropy, {}),
             (F.binary_cross_entropy, {"weight": weight}),
             (F.binary_cross_entropy_with_logits, {}),
@@ -349,6 +348,7 @@ class TestTargets:
         ):
             with pytest.raises(ArgumentError, match="NaN as 1 of its 4 elements"):
                 loss(x, t, reduction=reduction, **options)
+        assert F.kl_div(x, t, reduction=reduction).isnan()  # where it may be a logarithm
 
     def test_are_not_blamed_for_nan_in_the_input(self) -> None:
         x = tg.tensor([[np.nan, 0.5]])

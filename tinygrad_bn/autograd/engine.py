@@ -10,7 +10,7 @@ from tinygrad_bn import config
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Stamp, Variable
 from tinygrad_bn.backend import Backend, current
-from tinygrad_bn.errors import GradientError, ShapeError
+from tinygrad_bn.errors import DtypeError, GradientError, ShapeError
 
 Key: TypeAlias = tuple[Any, int]
 """Which value a gradient is of: (its creator, which output), or (the leaf itself, 0)."""
@@ -120,6 +120,10 @@ def chain_rule(
                 )
             for x, needed, dx in zip(inputs, needs, dxs, strict=True):
                 if needed and dx is not None:
+                    if not hasattr(dx, "shape"):
+                        raise GradientError(
+                            f"expected arrays from {node.name}.backward, got {type(dx).__name__}"
+                        )
                     if dx.shape != x.array.shape or dx.dtype is not x.array.dtype:
                         dx = fitted(node, x, dx)
                     creator = x.creator
@@ -178,9 +182,15 @@ def hooked(hook: Callable[[Any], Any], grad: Any, backend: Backend) -> Any:
     result = hook(as_tensor)
     if result is None:
         return grad
-    if not isinstance(result, Variable) or result.array.shape != as_tensor.array.shape:
+    array = as_tensor.array
+    if (
+        not isinstance(result, Variable)
+        or result.array.shape != array.shape
+        or result.array.dtype != array.dtype
+    ):
         raise GradientError(
-            f"expected a hook to return a gradient of shape {as_tensor.array.shape} or None"
+            f"expected a hook to return None or a gradient of {array.dtype} {array.shape}, "
+            f"got {getattr(result, 'array', result)!r}"
         )
     return result if isinstance(grad, Variable) else result.array
 
@@ -287,9 +297,9 @@ def backward(
     GradientError
         If no graph leads to an output, or the graph was freed or overwritten.
     """
-    roots = as_sequence(tensors)
+    roots = variables(tensors, "outputs")
     given = None if grad_tensors is None else as_sequence(grad_tensors)
-    targets = None if inputs is None else as_sequence(inputs)
+    targets = None if inputs is None else variables(inputs, "inputs")
     with config.set_grad_enabled(create_graph), current(roots[0].backend):
         start = seeds(roots, given, create_graph)
         found = chain_rule(
@@ -334,7 +344,7 @@ def grad(
     GradientError
         As `backward`, and for an unused input that is not allowed.
     """
-    roots, targets = as_sequence(outputs), as_sequence(inputs)
+    roots, targets = variables(outputs, "outputs"), variables(inputs, "inputs")
     given = None if grad_outputs is None else as_sequence(grad_outputs)
     for target in targets:
         if not target.requires_grad:
@@ -373,4 +383,16 @@ def grad(
 
 
 def as_sequence(tensors: Any) -> Sequence[Any]:
+    """One tensor, or several, as a sequence."""
     return (tensors,) if isinstance(tensors, Variable) else tuple(tensors)
+
+
+def variables(tensors: Any, what: str) -> Sequence[Any]:
+    """As `as_sequence`; refused if it is empty, or something in it is no tensor."""
+    found = as_sequence(tensors) if isinstance(tensors, (Variable, Iterable)) else (tensors,)
+    for x in found:
+        if not isinstance(x, Variable):
+            raise DtypeError(f"expected tensors as {what}, got {type(x).__name__}")
+    if not found:
+        raise GradientError(f"expected at least one tensor as {what}, got none")
+    return found

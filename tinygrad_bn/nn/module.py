@@ -149,9 +149,9 @@ class Module(Parts):
         """Move all parts into this machine's memory."""
         return self.to("cpu")
 
-    def cuda(self, index: int = 0) -> Self:
-        """Move all parts into a GPU's memory."""
-        return self.to(f"cuda:{index}")
+    def cuda(self, device: object = "cuda") -> Self:
+        """Move all parts into a GPU's memory; its number may do as the ``device``."""
+        return self.to(device=f"cuda:{device}" if isinstance(device, int) else device)
 
     def float(self) -> Self:
         """Cast all floating parts to float32."""

@@ -277,9 +277,16 @@ def kl_div(
     target : probabilities, or with ``log_target`` their logarithms.
     reduction : ``"batchmean"``, the sum over everything by the size of axis 0, is the divergence;
         ``"mean"``, which divides by the number of elements, is not. A scalar is one sample.
+
+    Notes
+    -----
+    NaN in the target goes through, unlike in the other losses: it may be a logarithm.
     """
     require_reduction(reduction, (*REDUCTIONS, "batchmean"))
-    return compare(Divergence, input, target, reduction, log_target=log_target)
+    require_pair(input, target, "kl_div")
+    return Divergence.apply(  # type: ignore[no-any-return]
+        *promote(input, target), reduction=reduction, log_target=log_target
+    )
 
 
 def binary_cross_entropy(

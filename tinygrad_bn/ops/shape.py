@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +85,11 @@ def one_axis(dim: int, ndim: int) -> int:
     ShapeError
         If a tensor of rank ``ndim`` has no such axis.
     """
-    if dim.__class__ is not int and not hasattr(dim, "__index__"):
-        raise ShapeError(f"expected an axis number, got {dim!r}")
+    if dim.__class__ is not int:
+        try:
+            dim = operator.index(dim)
+        except TypeError:
+            raise ShapeError(f"expected an axis number, got {dim!r}") from None
     rank = max(ndim, 1)  # a scalar counts as having one axis, as in PyTorch
     if not -rank <= dim < rank:
         raise ShapeError(f"expected an axis within [-{rank}, {rank}), got {dim}")
@@ -117,13 +121,13 @@ def as_shape(sizes: Any) -> tuple[int, ...]:
     """A shape given as one sequence or as several numbers."""
     if len(sizes) == 1 and sizes[0].__class__ is tuple:
         sizes = sizes[0]
-    elif len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
-        sizes = tuple(sizes[0])
     if INTEGERS.issuperset(map(type, sizes)):
         return tuple(sizes)
     try:
-        return tuple(int(n.__index__()) for n in sizes)
-    except AttributeError:
+        if len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
+            sizes = tuple(sizes[0])
+        return tuple(operator.index(n) for n in sizes)
+    except TypeError:
         raise ShapeError(f"expected sizes as whole numbers, got {sizes!r}") from None
 
 
@@ -154,10 +158,10 @@ def resolve(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
     return shape
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, shape: Any, *more: Any) -> Tensor:
     """The same elements in C order in another shape, with at most one -1; a view where possible."""
     require_tensor(input)
-    wanted = as_shape(shape)
+    wanted = as_shape((shape, *more))
     try:
         if min(wanted, default=0) >= -1:
             return Reshape.apply(input, shape=wanted)  # type: ignore[no-any-return]
@@ -166,7 +170,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return Reshape.apply(input, shape=resolve(wanted, input.array.size))  # type: ignore[no-any-return]
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def view(input: Tensor, size: Any, *more: Any) -> Tensor:
     """As `reshape`, but always in the same memory.
 
     Raises
@@ -174,7 +178,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     ShapeError
         If the elements do not lie so that the shape could be a view of them; `reshape` would copy.
     """
-    y = reshape(input, *shape)
+    y = reshape(input, size, *more)
     if y.array.size and not y.backend.overlap(y.array, input.array):
         raise ShapeError(
             f"expected elements that lie in order to view {input.shape} as {y.shape}; use reshape()"

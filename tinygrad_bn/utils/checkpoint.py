@@ -131,8 +131,9 @@ def checkpoint(
     preserve_rng_state : draw the same random numbers (dropout's) the second time.
 
     Notes
-    ----- Gradients of every order pass through. Running statistics advance once, not again in the
-    second computation.
+    -----
+    Gradients of every order pass through. Running statistics advance once, not again in the second
+    computation.
 
     References
     ----------
