@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 import tinygrad_bn as tg
 
-LENGTH, TURNS, REPEATS = 50, 11, 4
+LENGTH, TURNS, REPEATS = 50, 31, 5
 
 OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda h, x: h + x,

@@ -107,35 +107,45 @@ def chain_rule(
                 if (target := wanted.get((node, position))) is not None:
                     found[node, position] = (target, grad)
         if useful is None or node in useful:
-            inputs, needs = node.inputs or (), node.needs
             if plain and Stamp.latest < node.born and node.backend.guard is None:
                 dxs = node.backward(dy) if node.outputs is None else node.backward(*dy)
             else:
                 dxs = differentiate(node, dy, create_graph)
-            if dxs.__class__ is not tuple:
-                dxs = (dxs,)
-            if len(dxs) != len(needs):
-                raise GradientError(
-                    f"expected {len(needs)} gradients from {node.name}.backward, got {len(dxs)}"
-                )
-            for x, needed, dx in zip(inputs, needs, dxs, strict=True):
-                if needed and dx is not None:
-                    if not hasattr(dx, "shape"):
-                        raise GradientError(
-                            f"expected arrays from {node.name}.backward, got {type(dx).__name__}"
-                        )
-                    if dx.shape != x.array.shape or dx.dtype is not x.array.dtype:
-                        dx = fitted(node, x, dx)
-                    creator = x.creator
-                    if creator is None or creator.outputs is not None:
-                        send(x, dx, pending, found, wanted)
-                    elif creator in pending:
-                        pending[creator] = pending[creator] + dx
-                    else:
-                        pending[creator] = dx
+            distribute(node, dxs if dxs.__class__ is tuple else (dxs,), pending, found, wanted)
             if not retain_graph:
                 node.release()
     return found
+
+
+def distribute(
+    node: Function,
+    dxs: tuple[Any, ...],
+    pending: dict[Function, Any],
+    found: dict[Key, tuple[Variable, Any]],
+    wanted: dict[Key, Variable] | None,
+) -> None:
+    """Add the gradients of a node's inputs to what is known of them."""
+    needs = node.needs
+    if len(dxs) != len(needs):
+        raise GradientError(
+            f"expected {len(needs)} gradients from {node.name}.backward, got {len(dxs)}"
+        )
+    for x, needed, dx in zip(node.inputs or (), needs, dxs):  # noqa: B905  (of one length, and hot)
+        if needed and dx is not None:
+            try:
+                if dx.shape != x.array.shape or dx.dtype is not x.array.dtype:
+                    dx = fitted(node, x, dx)
+            except AttributeError:
+                raise GradientError(
+                    f"expected arrays from {node.name}.backward, got {type(dx).__name__}"
+                ) from None
+            creator = x.creator
+            if creator is None or creator.outputs is not None:
+                send(x, dx, pending, found, wanted)
+            elif creator in pending:
+                pending[creator] = pending[creator] + dx
+            else:
+                pending[creator] = dx
 
 
 def send(

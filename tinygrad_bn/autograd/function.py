@@ -16,6 +16,9 @@ from tinygrad_bn.errors import BackendError, DtypeError, GradientError
 new = object.__new__
 """Which skips __init__, at half the price of a class's own __new__."""
 
+recording, hunting = grad_mode.get, anomaly_mode.get
+ALONE, NOT_ALONE = (True,), (False,)
+
 
 class Function:
     """One differentiable operation; an instance is one node of the graph.
@@ -81,7 +84,50 @@ class Function:
         DtypeError
             If an input is neither a tensor nor a number.
         """
-        node = cls()
+        node = new(cls)
+        if len(inputs) == 1 and isinstance(inputs[0], Variable):  # most often, and worth a path
+            only = inputs[0]
+            backend, arrays = only.backend, (only.array,)
+            tracked = only.requires_grad and recording()
+            node.needs = ALONE if tracked else NOT_ALONE
+        else:
+            backend, arrays, needs = cls.operands(inputs)
+            tracked = True in needs and recording()
+            node.needs = needs if tracked else [False] * len(needs)
+        node.backend = backend
+        node.xp = backend.xp
+        if backend.guard is not None:
+            with backend.guard:
+                result = node.forward(*arrays, **attributes)
+        elif attributes:
+            result = node.forward(*arrays, **attributes)
+        else:
+            result = node.forward(*arrays)
+        if tracked:
+            node.inputs = inputs
+            node.attributes = attributes
+            node.born = clock()
+            if hunting():
+                node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
+        if result.__class__ is tuple or node.backend is not backend:
+            return node.wrapped(inputs[0], result, tracked)
+        out = new(Variable.tensor_class)
+        out.array = result if result.__class__ is backend.array_type else backend.asarray(result)
+        out.backend = backend
+        if tracked:
+            out.creator = node
+            out.requires_grad = True
+        if cls.view:
+            out._stamp = inputs[0].stamp
+        return out
+
+    @classmethod
+    def operands(cls, inputs: tuple[Any, ...]) -> tuple[Backend, Sequence[Any], list[bool]]:
+        """The backend of the inputs, their arrays or numbers, and whether they want a gradient."""
+        if len(inputs) == 2:
+            a, b = inputs
+            if isinstance(a, Variable) and isinstance(b, Variable) and a.backend is b.backend:
+                return a.backend, (a.array, b.array), [a.requires_grad, b.requires_grad]
         backend = None
         arrays = []
         needs = []
@@ -105,49 +151,25 @@ class Function:
                 )
         if backend is None:
             raise DtypeError(f"{cls.__name__} expected at least one tensor")
-        tracked = True in needs and grad_mode.get()
-        node.backend = backend
-        node.xp = backend.xp
-        node.needs = needs if tracked else [False] * len(needs)
-        if backend.guard is None:
-            result = node.forward(*arrays, **attributes)
-        else:
-            with backend.guard:
-                result = node.forward(*arrays, **attributes)
-        backend = node.backend  # another one after a transfer
-        if tracked:
-            node.inputs = inputs
-            node.attributes = attributes
-            node.born = clock()
-            if anomaly_mode.get():
-                node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
-        rest: tuple[Variable, ...] = ()
-        if result.__class__ is tuple:
-            if not cls.auxiliary:
-                return node.wrap_all(inputs[0], result, tracked)
-            result, *others = result
-            rest = tuple(Variable.tensor_class.wrap(backend.asarray(a), backend) for a in others)
-        out = new(Variable.tensor_class)
-        out.array = result if result.__class__ is backend.array_type else backend.asarray(result)
-        out.backend = backend
-        if tracked:
-            out.creator = node
-            out.requires_grad = True
-        if cls.view:
-            out._stamp = inputs[0].stamp
-        return (out, *rest) if cls.auxiliary else out
+        return backend, arrays, needs
 
-    def wrap_all(self, source: Any, results: tuple[Array, ...], tracked: bool) -> tuple[Any, ...]:
-        """Tensors around several outputs; those of integers and booleans have no gradient."""
+    def wrapped(self, source: Any, results: Any, tracked: bool) -> Any:
+        """Tensors around several outputs, or around one on the device that it was moved to.
+
+        Those of integers and booleans have no gradient, nor have auxiliary ones.
+        """
         tensors = []
-        for position, result in enumerate(results):
+        for position, result in enumerate(results if isinstance(results, tuple) else (results,)):
             out = Variable.tensor_class.wrap(self.backend.asarray(result), self.backend)
-            if tracked and out.array.dtype.kind in "fV":
+            differentiable = out.array.dtype.kind in "fV" and not (self.auxiliary and position)
+            if tracked and differentiable:
                 out.creator, out.requires_grad, out.output = self, True, position
             if self.view:
                 out.share(source)
             tensors.append(out)
-        if tracked:
+        if not isinstance(results, tuple):
+            return tensors[0]
+        if tracked and not self.auxiliary:
             self.outputs = tuple((t.array.shape, t.array.dtype) for t in tensors)
         return tuple(tensors)
 

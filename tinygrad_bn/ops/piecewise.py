@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["relu"]
 
 
-class Relu(Activation):
+class Relu(Function):
     """max(x, 0)."""
 
-    def value(self, x: Array) -> Array:
+    def forward(self, x: Array) -> Array:
+        self.x = x
         return self.xp.maximum(x, 0)
 
-    def chain(self, dy: Array, x: Array) -> Array:
-        return dy * (x > 0)
+    def backward(self, dy: Array, /) -> Array:
+        return dy * (self.x > 0)
 
 
 class LeakyRelu(Activation):

@@ -62,12 +62,13 @@ class Sum(Function):
     """The sum over some axes."""
 
     def forward(self, x: Array, *, dims: tuple[int, ...], keepdim: bool) -> Array:
-        self.shape, self.dims = x.shape, dims
-        return accumulated(self, "sum", x, axis=dims, keepdims=keepdim)
+        self.shape = x.shape
+        y = accumulated(self, "sum", x, axis=dims, keepdims=True)  # a scalar of NumPy's is slow
+        self.kept = y.shape
+        return y if keepdim else self.xp.reshape(y, reduced(x.shape, dims, keepdim))
 
     def backward(self, dy: Array, /) -> Array:
-        dy = self.xp.reshape(dy, kept(self.shape, self.dims))
-        return self.xp.broadcast_to(dy, self.shape)
+        return self.xp.broadcast_to(self.xp.reshape(dy, self.kept), self.shape)
 
 
 class Mean(Function):
@@ -77,7 +78,8 @@ class Mean(Function):
         self.shape, self.dims = x.shape, dims
         if not count_of(x.shape, dims):
             return self.xp.full(reduced(x.shape, dims, keepdim), math.nan, dtype=x.dtype)
-        return accumulated(self, "mean", x, axis=dims, keepdims=keepdim)
+        y = accumulated(self, "mean", x, axis=dims, keepdims=True)
+        return y if keepdim else self.xp.reshape(y, reduced(x.shape, dims, keepdim))
 
     def backward(self, dy: Array, /) -> Array:
         dy = self.xp.reshape(dy, kept(self.shape, self.dims))
