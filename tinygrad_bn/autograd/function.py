@@ -87,11 +87,12 @@ class Function:
         node = new(cls)
         if len(inputs) == 1 and isinstance(inputs[0], Variable):  # most often, and worth a path
             only = inputs[0]
-            backend, arrays = only.backend, (only.array,)
+            backend = only.backend
+            arrays: Sequence[Any] = (only.array,)
             tracked = only.requires_grad and recording()
             node.needs = ALONE if tracked else NOT_ALONE
         else:
-            backend, arrays, needs = cls.operands(inputs)
+            backend, arrays, needs = cls.arrays_of(inputs)
             tracked = True in needs and recording()
             node.needs = needs if tracked else [False] * len(needs)
         node.backend = backend
@@ -122,7 +123,7 @@ class Function:
         return out
 
     @classmethod
-    def operands(cls, inputs: tuple[Any, ...]) -> tuple[Backend, Sequence[Any], list[bool]]:
+    def arrays_of(cls, inputs: tuple[Any, ...]) -> tuple[Backend, Sequence[Any], list[bool]]:
         """The backend of the inputs, their arrays or numbers, and whether they want a gradient."""
         if len(inputs) == 2:
             a, b = inputs

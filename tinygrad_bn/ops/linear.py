@@ -88,6 +88,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     require_tensor(input)
     require_tensor(other, "other")
     a, b = pair(input, other)
+    p, q = a.array.shape, b.array.shape
+    if len(p) == len(q) == 2 and p[1] == q[0]:
+        return MatMul.apply(a, b)  # type: ignore[no-any-return]
     if not a.array.ndim or not b.array.ndim:
         raise ShapeError(f"expected ranks of at least 1, got {a.shape} @ {b.shape}")
     row, column = a.array.ndim == 1, b.array.ndim == 1

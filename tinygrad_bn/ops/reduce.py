@@ -39,6 +39,8 @@ def reduced(shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> tup
     """The shape of a reduction's result."""
     if keepdim:
         return kept(shape, dims)
+    if len(dims) == len(shape):
+        return ()
     return tuple(n for i, n in enumerate(shape) if i not in dims)
 
 
