@@ -107,7 +107,7 @@ def add_demo(commands: Any) -> ArgumentParser:
     parser: ArgumentParser = commands.add_parser("demo", help=text, description=text)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the figure goes")
     parser.add_argument(
-        "--seeds", type=whole(1), default=5, metavar="N", help="networks of a kind (default 5)"
+        "--seeds", type=whole(1), default=3, metavar="N", help="networks of a kind (default 3)"
     )
     parser.add_argument(
         "--steps", type=whole(1), default=500, metavar="N", help="of each (default 500)"
