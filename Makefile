@@ -9,7 +9,7 @@ demo: $(VENV)/.cli
 	$(BIN)/tinygrad-bn demo --out demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -329,8 +329,6 @@ class Tensor(Methods, Variable):
         self._after = self._after if self._after is not None else []
         return Handle(self._after, hook)
 
-    # Copies
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         if self.creator is not None:
             raise GradientError(
@@ -352,6 +350,12 @@ class Tensor(Methods, Variable):
         values = self.backend.to_numpy(self.array)
         return _rebuild, (type(self), values, self.backend.device, self.requires_grad)
 
+    def _adopt(self, data: object, options: dict[str, Any]) -> None:
+        if isinstance(data, Variable):
+            self.array, self.backend = data.array, data.backend
+        else:
+            Tensor.__init__(self, data, **options)
+
     __hash__ = object.__hash__
 
 
@@ -359,10 +363,7 @@ class Parameter(Tensor):
     """A tensor that an optimizer updates; a module finds it by its type."""
 
     def __init__(self, data: object, requires_grad: bool = True, **options: Any) -> None:
-        if isinstance(data, Variable):
-            self.array, self.backend = data.array, data.backend
-        else:
-            super().__init__(data, **options)
+        self._adopt(data, options)
         if requires_grad:
             self.requires_grad_()
 
@@ -377,10 +378,7 @@ class Buffer(Tensor):
     """
 
     def __init__(self, data: object, persistent: bool = True, **options: Any) -> None:
-        if isinstance(data, Variable):
-            self.array, self.backend = data.array, data.backend
-        else:
-            super().__init__(data, **options)
+        self._adopt(data, options)
         self.persistent = persistent
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_bn as tg
-from tinygrad_bn.autograd.engine import replay
+from tinygrad_bn.autograd.interpreters import replay
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError, ShapeError
 
 

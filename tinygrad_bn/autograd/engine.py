@@ -8,17 +8,13 @@ from typing import Any, TypeAlias
 
 from tinygrad_bn import config
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.interpreters import interpreters, replay
 from tinygrad_bn.autograd.variable import Stamp, Variable
 from tinygrad_bn.backend import Backend, current
 from tinygrad_bn.errors import DtypeError, GradientError, ShapeError
 
 Key: TypeAlias = tuple[Any, int]
 """Which value a gradient is of: (its creator, which output), or (the leaf itself, 0)."""
-
-interpreters: list[Callable[[Backend], Backend]] = []
-"""The differentiable interpreter, appended by `tinygrad_bn.ops.differentiable`: a backend whose
-arrays are Tensors.
-"""
 
 
 def key_of(x: Variable) -> Key:
@@ -53,26 +49,6 @@ def leading_to(targets: set[Key], nodes: list[Function]) -> set[Function]:
                 useful.add(node)
                 break
     return useful
-
-
-def replay(node: Function) -> Function:
-    """The node again, on Tensors: everything its forward keeps has a history, so its backward has
-    one too.
-    """
-    node.require_intact()
-    for x in node.inputs or ():
-        if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > node.born:
-            raise GradientError(
-                f"{node.name} needs its input of shape {x.array.shape} for a gradient of higher "
-                "order, but it was changed in place after the operation"
-            )
-    twin = type(node)()
-    twin.backend = interpreters[0](node.backend)
-    twin.xp = twin.backend.xp
-    twin.needs = node.needs
-    twin.outputs = node.outputs
-    twin.forward(*(node.inputs or ()), **node.attributes)
-    return twin
 
 
 def chain_rule(

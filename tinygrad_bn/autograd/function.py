@@ -84,7 +84,7 @@ class Function:
         DtypeError
             If an input is neither a tensor nor a number.
         """
-        node = new(cls)
+        node = cls()
         if len(inputs) == 1 and isinstance(inputs[0], Variable):  # most often, and worth a path
             only = inputs[0]
             backend = only.backend

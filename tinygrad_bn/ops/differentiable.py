@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinygrad_bn import ops
-from tinygrad_bn.autograd.engine import interpreters
+from tinygrad_bn.autograd.interpreters import interpreters
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import VOCABULARY, Backend
 from tinygrad_bn.ops.promotion import cast
