@@ -69,21 +69,10 @@ def mean(x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) 
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """A read-only view with axes of size 1 repeated; NumPy's own takes five times as long."""
-    if x.dtype.kind not in "biuf" or not x.flags.c_contiguous or not x.size:
+    """A read-only view with axes of size 1 repeated; of one number without NumPy's long way."""
+    if x.size != 1 or x.ndim > len(shape) or x.dtype.kind not in "biuf":
         return np.broadcast_to(x, shape)
-    x = np.asarray(x)
-    extra = len(shape) - x.ndim
-    if x.size == 1 and extra >= 0:
-        y = np.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
-        y.flags.writeable = False
-        return y
-    strides = [0] * extra
-    for m, n, stride in zip(x.shape, shape[extra:] if extra >= 0 else (), x.strides, strict=True):
-        if m != n and m != 1:
-            raise ValueError(f"cannot broadcast {x.shape} to {shape}")
-        strides.append(stride if m == n else 0)
-    y = np.ndarray(shape, x.dtype, x, 0, strides)
+    y = np.ndarray(shape, x.dtype, np.ascontiguousarray(x), 0, (0,) * len(shape))
     y.flags.writeable = False
     return y
 

@@ -14,7 +14,7 @@ from tinygrad_bn.config import anomaly_mode, grad_mode, where
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError
 
 new = object.__new__
-"""Which skips __init__, at half the price of a class's own __new__."""
+"""A tensor without its __init__, which would look for data to copy."""
 
 recording, hunting = grad_mode.get, anomaly_mode.get
 ALONE, NOT_ALONE = (True,), (False,)
