@@ -55,9 +55,9 @@ def test_batch_norm(case):
     x, dy, weight, bias = batch(**case)
     tolerance = 4 * np.finfo(case["dtype"]).eps
     kernel = {name: NUMPY.kernels.get(name).run for name in families.FAMILIES}
-    mean, var = moments.batch_moments.reference(NUMPY, x)
+    mean, var = moments.batch_moments.reference(NUMPY, x, None)
     spread = np.sqrt(var) + 1e-300
-    fast_mean, fast_var = kernel["batch_moments"](x)
+    fast_mean, fast_var = kernel["batch_moments"](x, None)
     # float64 sums of some hundred numbers, whose order differs: their rounding is an offset's 1e-16
     assert np.all(np.abs(fast_mean - mean) <= 1e-13 * (np.abs(mean) + spread))
     assert np.all(np.abs(fast_var - var) <= 1e-12 * var + 1e-25 * mean**2)
@@ -66,13 +66,13 @@ def test_batch_norm(case):
     fast = kernel["batch_normalize"](x, mean, rstd, weight, bias)
     assert fast.dtype == y.dtype
     assert np.max(np.abs(fast - y)) <= tolerance * (1 + np.max(np.abs(y)))
-    sums = moments.batch_grad_sums.reference(NUMPY, dy, x, mean, rstd)
+    sums = moments.batch_grad_sums.reference(NUMPY, dy, x, mean, rstd, None)
     size = np.sum(np.abs(dy), axis=(0, 2)) * (1 + np.max(np.abs(x - mean[:, None]) * rstd[:, None]))
-    for a, b in zip(kernel["batch_grad_sums"](dy, x, mean, rstd), sums, strict=True):
+    for a, b in zip(kernel["batch_grad_sums"](dy, x, mean, rstd, None), sums, strict=True):
         assert np.all(np.abs(a - b) <= 1e-12 * size)
     means = [s / case["n"] for s in sums]
-    dx = moments.batch_grad_input.reference(NUMPY, dy, x, mean, rstd, weight, *means)
-    fast = kernel["batch_grad_input"](dy, x, mean, rstd, weight, *means)
+    dx = moments.batch_grad_input.reference(NUMPY, dy, x, mean, rstd, weight, *means, None)
+    fast = kernel["batch_grad_input"](dy, x, mean, rstd, weight, *means, None)
     scale = np.max(np.abs(rstd if weight is None else rstd * weight)) * 10
     assert np.max(np.abs(fast - dx)) <= tolerance * scale
 
@@ -81,7 +81,7 @@ def test_batch_norm(case):
 def test_batch_norm_keeps_what_is_not_finite_in_its_channel(value):
     x = np.random.default_rng(0).standard_normal((70, 3, 1)).astype(np.float32)
     x[40, 1] = value
-    mean, var = NUMPY.kernels.get("batch_moments").run(x)
+    mean, var = NUMPY.kernels.get("batch_moments").run(x, None)
     assert np.isfinite(mean[[0, 2]]).all()
     assert np.isfinite(var[[0, 2]]).all()
     assert np.isnan(var[1])
@@ -98,13 +98,13 @@ def test_batch_norm_keeps_what_is_not_finite_in_its_channel(value):
     ids=["float16", "positions", "empty", "strided"],
 )
 def test_what_a_kernel_does_not_take_goes_to_the_reference(x):
-    assert not NUMPY.kernels.get("batch_moments").accepts(x)
+    assert not NUMPY.kernels.get("batch_moments").accepts(x, None)
 
 
 def test_reference_kernels_switches_kernels_off(monkeypatch):
     calls = []
     kernel = NUMPY.kernels.get("batch_moments")
-    spy = type(kernel)(lambda x: calls.append(1) or kernel.run(x), kernel.accepts)
+    spy = type(kernel)(lambda *args: calls.append(1) or kernel.run(*args), kernel.accepts)
     monkeypatch.setitem(NUMPY.kernels, "batch_moments", spy)
     x = tg.randn(8, 3)
     norm = tg.nn.functional.batch_norm
@@ -130,7 +130,7 @@ def test_ctrl_c_inside_of_a_kernel_is_ctrl_c(wrapped, monkeypatch):
 
     monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
     with pytest.raises(KeyboardInterrupt):
-        moments.batch_moments(NUMPY, np.ones((4, 2, 1)))
+        moments.batch_moments(NUMPY, np.ones((4, 2, 1)), None)
 
 
 def test_another_error_of_a_kernel_stays_itself(monkeypatch):
@@ -139,4 +139,4 @@ def test_another_error_of_a_kernel_stays_itself(monkeypatch):
 
     monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
     with pytest.raises(SystemError, match="own"):
-        moments.batch_moments(NUMPY, np.ones((4, 2, 1)))
+        moments.batch_moments(NUMPY, np.ones((4, 2, 1)), None)

@@ -77,7 +77,7 @@ def split(mean: Array, dtype: Any) -> tuple[Array, Array]:
     return hi, mean - hi
 
 
-def batch_moments(x: Array) -> tuple[Array, Array]:
+def batch_moments(x: Array, mask: None) -> tuple[Array, Array]:
     mean, var = moments(rows(x))
     return mean, var
 
@@ -91,7 +91,9 @@ def batch_normalize(
     return scale_and_shift(rows(x), hi, a.astype(x.dtype), b.astype(x.dtype)).reshape(x.shape)
 
 
-def batch_grad_sums(dy: Array, x: Array, mean: Array, rstd: Array) -> tuple[Array, Array]:
+def batch_grad_sums(
+    dy: Array, x: Array, mean: Array, rstd: Array, mask: None
+) -> tuple[Array, Array]:
     total, product = grad_sums(rows(dy), rows(x), mean)
     return total, product * rstd
 
@@ -104,6 +106,7 @@ def batch_grad_input(
     weight: Array | None,
     mean_dy: Array,
     mean_dy_x_hat: Array,
+    mask: None,
 ) -> Array:
     hi, lo = split(mean, x.dtype)
     a = rstd if weight is None else rstd * weight
@@ -113,7 +116,9 @@ def batch_grad_input(
 
 
 def accepts(*arrays: Array | None) -> bool:
-    """Contiguous float32 or float64 (N, C, 1) with values in it; vectors are the caller's."""
+    """Contiguous float32 or float64 (N, C, 1) with values in it, and no mask; vectors are the
+    caller's.
+    """
     x = arrays[0]
     return (
         x is not None
@@ -121,7 +126,8 @@ def accepts(*arrays: Array | None) -> bool:
         and x.shape[2] == 1
         and x.size > 0
         and all(
-            a is None or a.ndim < 3 or (a.flags.c_contiguous and a.dtype == x.dtype) for a in arrays
+            a is None or a.ndim == 1 or (a.flags.c_contiguous and a.dtype == x.dtype)
+            for a in arrays
         )
     )
 

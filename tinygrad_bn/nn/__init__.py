@@ -59,6 +59,8 @@ from tinygrad_bn.nn.loss import PoissonNLLLoss as PoissonNLLLoss
 from tinygrad_bn.nn.loss import SmoothL1Loss as SmoothL1Loss
 from tinygrad_bn.nn.module import Module as Module
 from tinygrad_bn.nn.normalization import BatchNorm1d as BatchNorm1d
+from tinygrad_bn.nn.normalization import BatchNorm2d as BatchNorm2d
+from tinygrad_bn.nn.normalization import BatchNorm3d as BatchNorm3d
 from tinygrad_bn.nn.normalization import LayerNorm as LayerNorm
 from tinygrad_bn.tensors import Buffer as Buffer
 from tinygrad_bn.tensors import Parameter as Parameter

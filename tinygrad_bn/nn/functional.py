@@ -18,6 +18,7 @@ from tinygrad_bn.ops.activation import (
     softsign,
     tanhshrink,
 )
+from tinygrad_bn.ops.batch_normalization import batch_norm
 from tinygrad_bn.ops.class_loss import cross_entropy, nll_loss
 from tinygrad_bn.ops.composed_loss import (
     cosine_embedding_loss,
@@ -37,7 +38,6 @@ from tinygrad_bn.ops.loss import (
     mse_loss,
     smooth_l1_loss,
 )
-from tinygrad_bn.ops.normalization import batch_norm, layer_norm
 from tinygrad_bn.ops.piecewise import (
     hardshrink,
     hardsigmoid,
@@ -53,6 +53,7 @@ from tinygrad_bn.ops.piecewise import (
 from tinygrad_bn.ops.placement import one_hot
 from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
 from tinygrad_bn.ops.rearrange import pad
+from tinygrad_bn.ops.row_normalization import layer_norm
 from tinygrad_bn.ops.trigonometry import tanh
 from tinygrad_bn.ops.unary import sigmoid
 

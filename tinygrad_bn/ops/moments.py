@@ -1,23 +1,26 @@
-"""The phases of normalization: two families of four kernel points each.
+"""The phases of batch normalization, as kernel points, and the one way to merge statistics.
 
-Batch norm sees x as (N, C, S) and takes statistics over N and S, a pair for each channel; layer
-norm and its kin see x as rows (R, D), a pair for each row. A family's phases are its moments, the
-normalization, the sums that its gradient needs, and the gradient of the input. Between phases,
-whoever splits a batch (over devices, over virtual batches) merges moments or sums, and nothing else
-changes.
+They see x as (N, C, S) and take statistics over N and S, a pair for each channel. The phases are
+the moments, the normalization, the sums that the gradient needs, and the gradient of the input.
+Whoever splits a batch (over ranks, over virtual batches, over the micro-batches of a step) merges
+moments or adds sums between them, and nothing else changes. The family of layer norm has the same
+phases over rows, in ``row_moments.py``.
 
-Everything is computed in the backend's accumulator dtype and rounded once; the mean is taken of
-differences from the first value, so that a constant channel gives exactly its bias, and an offset
-costs no digits.
+Everything is computed in the backend's accumulator dtype and rounded once; means are taken of
+differences, so that a constant channel gives exactly its bias, and an offset costs no digits.
+
+A mask (N, S) is true where x counts for the statistics; what stands elsewhere, NaN too, reaches
+neither them nor the gradients of others.
 
 References
 ----------
 Ioffe and Szegedy 2015, arXiv:1502.03167, algorithm 1 and the equations of section 3.
-Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 4.
+Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance", equation 2.1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
@@ -29,24 +32,49 @@ def wide(backend: Backend, x: Array) -> Array:
 
 
 def column(xp: Any, values: Array) -> Array:
-    """One value for each channel, or row, as a column that broadcasts along the last axis."""
+    """One value for each channel as a column that broadcasts along the last axis."""
     return xp.reshape(values, (values.shape[0], 1))
 
 
+def every_channel(xp: Any, mask: Array) -> Array:
+    """A mask (N, S) as (N, 1, S)."""
+    return xp.expand_dims(mask, 1)
+
+
 def standardized(backend: Backend, x: Array, mean: Array, rstd: Array) -> Array:
-    """x̂ = (x - mean) · rstd in the accumulator dtype, for x (N, C, S) or (R, D)."""
+    """x̂ = (x - mean) · rstd in the accumulator dtype, for x (N, C, S)."""
     xp = backend.xp
     return (wide(backend, x) - column(xp, mean)) * column(xp, rstd)
 
 
 @kernel_point
-def batch_moments(backend: Backend, x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of x (N, C, S) for each channel, each (C,)."""
-    xp, x = backend.xp, wide(backend, x)
+def batch_moments(backend: Backend, x: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Mean and biased variance of x (N, C, S) for each channel, each (C,); 0 of no values."""
+    xp, (n, channels, space) = backend.xp, x.shape
+    if not n * space:
+        zero = xp.zeros((channels,), dtype=backend.accumulator(x.dtype))
+        return zero, zero
+    x = wide(backend, x)
+    if mask is not None:
+        return masked_moments(xp, x, every_channel(xp, mask))
     first = column(xp, x[0, :, 0])
     shift = xp.mean(x - first, axis=(0, 2))
     deviation = x - first - column(xp, shift)
-    return xp.reshape(first, (x.shape[1],)) + shift, xp.mean(xp.square(deviation), axis=(0, 2))
+    return xp.reshape(first, (channels,)) + shift, xp.mean(xp.square(deviation), axis=(0, 2))
+
+
+def masked_moments(xp: Any, x: Array, mask: Array) -> tuple[Array, Array]:
+    """The moments of what the mask (N, 1, S) keeps: the mean is found twice, the second time of
+    differences from the first, which is exact for a constant channel.
+    """
+    count = xp.maximum(xp.sum(mask, dtype=x.dtype), 1)
+
+    def mean_of(values: Array) -> Array:
+        return xp.sum(xp.where(mask, values, 0), axis=(0, 2)) / count
+
+    centre = mean_of(x)
+    mean = centre + mean_of(x - column(xp, centre))
+    return mean, mean_of(xp.square(x - column(xp, mean)))
 
 
 @kernel_point
@@ -70,12 +98,17 @@ def batch_normalize(
 
 @kernel_point
 def batch_grad_sums(
-    backend: Backend, dy: Array, x: Array, mean: Array, rstd: Array
+    backend: Backend, dy: Array, x: Array, mean: Array, rstd: Array, mask: Array | None
 ) -> tuple[Array, Array]:
-    """Σ dy and Σ dy·x̂ for each channel: the gradients of bias and weight, each (C,)."""
+    """Σ dy and Σ dy·x̂ for each channel: the gradients of bias and weight, each (C,).
+
+    Where the mask is false and dy is 0, nothing is added, whatever x is.
+    """
     xp, dy = backend.xp, wide(backend, dy)
-    x_hat = standardized(backend, x, mean, rstd)
-    return xp.sum(dy, axis=(0, 2)), xp.sum(dy * x_hat, axis=(0, 2))
+    product = dy * standardized(backend, x, mean, rstd)
+    if mask is not None:
+        product = xp.where(xp.logical_or(every_channel(xp, mask), dy != 0), product, 0)
+    return xp.sum(dy, axis=(0, 2)), xp.sum(product, axis=(0, 2))
 
 
 @kernel_point
@@ -88,64 +121,39 @@ def batch_grad_input(
     weight: Array | None,
     mean_dy: Array,
     mean_dy_x_hat: Array,
+    mask: Array | None,
 ) -> Array:
-    """γ rstd (dy - mean(dy) - x̂ mean(dy·x̂)), in the dtype of x (N, C, S)."""
+    """γ rstd (dy - mean(dy) - x̂ mean(dy·x̂)), in the dtype of x (N, C, S); what the mask leaves out
+    does not depend on the means.
+    """
     xp = backend.xp
     x_hat = standardized(backend, x, mean, rstd)
     scale = rstd if weight is None else rstd * wide(backend, weight)
-    dx = wide(backend, dy) - column(xp, mean_dy) - x_hat * column(xp, mean_dy_x_hat)
+    through_statistics = column(xp, mean_dy) + x_hat * column(xp, mean_dy_x_hat)
+    if mask is not None:
+        through_statistics = xp.where(every_channel(xp, mask), through_statistics, 0)
+    dx = wide(backend, dy) - through_statistics
     return xp.astype(dx * column(xp, scale), x.dtype)
 
 
-@kernel_point
-def row_moments(backend: Backend, x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of each row of x (R, D), each (R,)."""
-    xp, x = backend.xp, wide(backend, x)
-    first = x[:, :1]
-    shift = xp.mean(x - first, axis=1)
-    deviation = x - first - column(xp, shift)
-    return xp.reshape(first, (x.shape[0],)) + shift, xp.mean(xp.square(deviation), axis=1)
-
-
-@kernel_point
-def row_normalize(
-    backend: Backend,
-    x: Array,
-    mean: Array,
-    rstd: Array,
-    weight: Array | None,
-    bias: Array | None,
-) -> Array:
-    """γ (x - mean) rstd + β with statistics of each row of x (R, D), and γ and β (D,)."""
-    y = standardized(backend, x, mean, rstd)
-    if weight is not None:
-        y = y * wide(backend, weight)
-    if bias is not None:
-        y = y + wide(backend, bias)
-    return backend.xp.astype(y, x.dtype)
-
-
-@kernel_point
-def row_grad_sums(
-    backend: Backend, dy: Array, x: Array, mean: Array, rstd: Array
+def merged_moments(
+    xp: Any, counts: Sequence[int], means: Array, variances: Array
 ) -> tuple[Array, Array]:
-    """Σ dy and Σ dy·x̂ over the rows: the gradients of bias and weight, each (D,)."""
-    xp, dy = backend.xp, wide(backend, dy)
-    return xp.sum(dy, axis=0), xp.sum(dy * standardized(backend, x, mean, rstd), axis=0)
+    """Mean and biased variance of all values from those of K parts, (K, C) each: Chan's merge.
 
-
-@kernel_point
-def row_grad_input(
-    backend: Backend, dy: Array, x: Array, mean: Array, rstd: Array, weight: Array | None
-) -> Array:
-    """rstd (g - mean(g) - x̂ mean(g·x̂)) with g = γ dy and means over each row of x (R, D)."""
-    xp, g = backend.xp, wide(backend, dy)
-    if weight is not None:
-        g = g * wide(backend, weight)
-    x_hat = standardized(backend, x, mean, rstd)
-    centred = g - column(xp, xp.mean(g, axis=1))
-    dx = centred - x_hat * column(xp, xp.mean(g * x_hat, axis=1))
-    return xp.astype(dx * column(xp, rstd), x.dtype)
+    Differences from the first part that has values are what is averaged: parts that agree give
+    exactly their mean.
+    """
+    total = sum(counts)
+    first = next((k for k, count in enumerate(counts) if count), 0)
+    shares = [count / total if total else 0.0 for count in counts]
+    mean = means[first]
+    for k, share in enumerate(shares):
+        mean = mean + share * (means[k] - means[first])
+    var = 0.0
+    for k, share in enumerate(shares):
+        var = var + share * (variances[k] + xp.square(means[k] - mean))
+    return mean, var
 
 
 @kernel_point

@@ -1,0 +1,174 @@
+"""What normalization layers have in common: γ and β, and running statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from tinygrad_bn import creation
+from tinygrad_bn.backend import current
+from tinygrad_bn.config import recomputing
+from tinygrad_bn.dtypes import float32
+from tinygrad_bn.errors import ArgumentError, StateError
+from tinygrad_bn.nn.module import Module, convert
+from tinygrad_bn.ops.batch_normalization import Moments, move_towards
+from tinygrad_bn.ops.norm_arguments import require_correction
+from tinygrad_bn.tensors import Buffer, Parameter, Tensor
+
+
+class Normalization(Module):
+    """What normalization layers have in common: their γ and β are not for weight decay."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def make_affine(
+        self, shape: Sequence[int], weight: bool, bias: bool, device: object, dtype: Any
+    ) -> None:
+        """Make γ = 1 and β = 0, or say that there is none."""
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight = Parameter(creation.ones(*shape, **options)) if weight else None
+        self.bias = Parameter(creation.zeros(*shape, **options)) if bias else None
+
+    def reset_parameters(self) -> None:
+        """Set γ to 1 and β to 0."""
+        for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
+            if parameter is not None:
+                parameter.detach().fill_(value)
+
+
+class RunningNormalization(Normalization):
+    """What norms with running statistics have in common; those are never narrower than float32."""
+
+    running_mean: Buffer | None
+    running_var: Buffer | None
+    num_batches_tracked: Buffer | None
+    stats_frozen: bool = False
+    """Whether training too normalises by the running statistics, and leaves them alone."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float,
+        momentum: float | None,
+        affine: bool,
+        track_running_stats: bool,
+        device: object,
+        dtype: Any,
+        *,
+        bias: bool,
+        running_var_correction: str = "unbiased",
+    ) -> None:
+        super().__init__()
+        if num_features < 0:
+            raise ArgumentError(f"expected num_features ≥ 0, got {num_features}")
+        require_correction(running_var_correction)
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.running_var_correction = running_var_correction
+        self.make_affine((num_features,), affine, affine and bias, device, dtype)
+        self.running_mean = self.running_var = self.num_batches_tracked = None
+        if track_running_stats:
+            self.make_running_stats(device, dtype)
+
+    def make_running_stats(self, device: object, dtype: Any) -> None:
+        """Mean 0, variance 1 and no batch seen; never in fewer bits than float32."""
+        zeros = creation.zeros(self.num_features, device=device, dtype=dtype)
+        if zeros.element_size() < 4:
+            zeros = zeros.float()
+        self.running_mean = Buffer(zeros)
+        self.running_var = Buffer(creation.ones_like(zeros))
+        self.num_batches_tracked = Buffer(creation.zeros((), dtype="int64", device=device))
+
+    def _convert(self, dtype: Any, device: object) -> None:
+        """γ and β as asked; the running statistics never in fewer bits than float32."""
+        for parameter in self.parameters(recurse=False):
+            convert(parameter, dtype, device)
+        narrow = dtype is not None and dtype.itemsize < 4
+        for buffer in self.buffers(recurse=False):
+            convert(buffer, float32 if narrow else dtype, device)
+
+    def reset_running_stats(self) -> None:
+        """Forget every batch seen: mean 0, variance 1."""
+        for buffer, value in (
+            (self.running_mean, 0),
+            (self.running_var, 1),
+            (self.num_batches_tracked, 0),
+        ):
+            if buffer is not None:
+                buffer.fill_(value)
+
+    @property
+    def tracked(self) -> bool:
+        """Whether there are running statistics."""
+        return self.running_mean is not None and self.running_var is not None
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether the next forward normalises by the batch's own statistics."""
+        return (self.training and not self.stats_frozen) or not self.tracked
+
+    def freeze(self, stats: bool = True, affine: bool = True) -> Self:
+        """Hold the running statistics, by which training too then normalises, or γ and β, or both.
+
+        What is frozen stays so through ``train()`` and ``eval()``.
+
+        Raises
+        ------
+        StateError
+            If there are no running statistics to normalise by; then nothing has changed.
+        """
+        if stats and not self.tracked:
+            raise StateError(
+                f"expected running statistics to freeze, got {type(self).__name__} without: use "
+                "freeze(stats=False), or track_running_stats=True"
+            )
+        return self._freeze(stats, affine, True)
+
+    def unfreeze(self, stats: bool = True, affine: bool = True) -> Self:
+        """Let the running statistics move again, or γ and β learn, or both."""
+        return self._freeze(stats, affine, False)
+
+    def _freeze(self, stats: bool, affine: bool, frozen: bool) -> Self:
+        if stats:
+            self.stats_frozen = frozen
+        if affine:
+            for parameter in self.parameters(recurse=False):
+                parameter.requires_grad_(not frozen)
+        return self
+
+    def learn(self, moments: Moments) -> None:
+        """Count a batch, and move the running statistics towards its moments; not while a forward
+        runs again for its gradient.
+        """
+        if not recomputing.get():
+            move_towards(
+                self.running_mean,
+                self.running_var,
+                moments,
+                self.advance(),
+                self.running_var_correction,
+            )
+
+    def advance(self) -> float | Tensor:
+        """Count a batch; the weight of the newest one in the running statistics, 1 / count for a
+        plain average.
+        """
+        count = self.num_batches_tracked
+        assert count is not None
+        with current(count.backend):
+            count.overwrite(count.array + 1)
+        if self.momentum is not None:
+            return self.momentum
+        return count.detach().double().reciprocal()
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+            f", running_var_correction={self.running_var_correction!r}"
+            f"{', stats_frozen=True' if self.stats_frozen else ''}"
+        )

@@ -1,0 +1,290 @@
+"""Batch normalization as operations: the phases of ``moments.py`` with shapes, gradients and
+running statistics around them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Array, current
+from tinygrad_bn.config import recomputing
+from tinygrad_bn.errors import ArgumentError
+from tinygrad_bn.ops.collective import Group, gathered, reduced
+from tinygrad_bn.ops.moments import (
+    batch_grad_input,
+    batch_grad_sums,
+    batch_moments,
+    batch_normalize,
+    column,
+    merged_moments,
+    moving_average,
+    wide,
+)
+from tinygrad_bn.ops.norm_arguments import (
+    axis_of_channels,
+    require_channels,
+    require_correction,
+    require_eps,
+    require_floats,
+    require_mask,
+    require_several,
+    values_per_channel,
+)
+
+if TYPE_CHECKING:
+    from tinygrad_bn.tensors import Tensor
+
+
+def by_channel(xp: Any, x: Array, axis: int) -> Array:
+    """x as (N, C, S), where C is its ``axis``; channels last are N rows of S = 1."""
+    shape = x.shape
+    return xp.reshape(x, (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])))
+
+
+def by_position(xp: Any, mask: Array | None, axis: int) -> Array | None:
+    """A mask of the shape that x has without its channels, as (N, S)."""
+    if mask is None:
+        return None
+    shape = mask.shape
+    return xp.reshape(mask, (math.prod(shape[:axis]), math.prod(shape[axis:])))
+
+
+class BatchNorm(Function):
+    """x by its own statistics, of each channel along ``axis``; mean and biased variance come along,
+    each (C,). ``counts`` says how many values a channel each rank of the ``group`` has.
+    """
+
+    auxiliary = True
+
+    def forward(
+        self,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        mask: Array | None,
+        *,
+        eps: float,
+        axis: int,
+        counts: Sequence[int],
+        group: Group | None = None,
+    ) -> tuple[Array, Array, Array]:
+        xp = self.xp
+        self.shape, self.axis, self.group, self.count = x.shape, axis, group, sum(counts)
+        x, self.mask = by_channel(xp, x, axis), by_position(xp, mask, axis)
+        mean, var = batch_moments(self.backend, x, self.mask)
+        if group is not None:
+            parts = gathered(group, xp.stack([mean, var]))
+            mean, var = merged_moments(xp, counts, parts[:, 0], parts[:, 1])
+        rstd = 1 / xp.sqrt(var + eps)
+        self.x, self.weight, self.mean, self.rstd = x, weight, mean, rstd
+        y = batch_normalize(self.backend, x, mean, rstd, weight, bias)
+        return xp.reshape(y, self.shape), mean, var
+
+    def backward(self, dy: Array, /) -> tuple[Array | None, Array, Array, None]:
+        xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
+        kept = (self.x, self.mean, self.rstd)
+        dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
+        if not self.needs[0]:
+            return None, dweight, dbias, None
+        sums = (dbias, dweight)
+        if self.group is not None:
+            both = reduced(self.group, xp.stack(sums))
+            sums = both[0], both[1]
+        mean_dy, mean_dy_x_hat = (total / self.count for total in sums)
+        dx = batch_grad_input(
+            self.backend, dy, *kept, self.weight, mean_dy, mean_dy_x_hat, self.mask
+        )
+        return xp.reshape(dx, self.shape), dweight, dbias, None
+
+
+class FixedBatchNorm(Function):
+    """x by given statistics of each channel along ``axis``, such as the running ones."""
+
+    def forward(
+        self,
+        x: Array,
+        mean: Array,
+        var: Array,
+        weight: Array | None,
+        bias: Array | None,
+        *,
+        eps: float,
+        axis: int,
+    ) -> Array:
+        self.shape, self.axis, x = x.shape, axis, by_channel(self.xp, x, axis)
+        mean = wide(self.backend, mean)
+        rstd = 1 / self.xp.sqrt(wide(self.backend, var) + eps)
+        self.x, self.weight, self.mean, self.rstd = x, weight, mean, rstd
+        y = batch_normalize(self.backend, x, mean, rstd, weight, bias)
+        return self.xp.reshape(y, self.shape)
+
+    def backward(self, dy: Array, /) -> tuple[Array, None, None, Array | None, Array | None]:
+        xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
+        scale = self.rstd if self.weight is None else self.rstd * wide(self.backend, self.weight)
+        dx = xp.astype(wide(self.backend, dy) * column(xp, scale), self.x.dtype)
+        dbias = dweight = None
+        if self.needs[3] or self.needs[4]:
+            dbias, dweight = batch_grad_sums(self.backend, dy, self.x, self.mean, self.rstd, None)
+        return xp.reshape(dx, self.shape), None, None, dweight, dbias
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and biased variance of each channel, (C,) each, over ``count`` values."""
+
+    mean: Tensor
+    var: Tensor
+    count: int
+
+    @staticmethod
+    def merged(parts: Sequence[Moments]) -> Moments:
+        """The moments of all values together; they have no gradient."""
+        if len(parts) == 1:
+            return parts[0]
+        counts = [part.count for part in parts]
+        source = parts[0].mean
+        with current(source.backend):
+            mean, var = merged_moments(
+                source.backend.xp,
+                counts,
+                [part.mean.array for part in parts],
+                [part.var.array for part in parts],
+            )
+        wrap = type(source).wrap
+        return Moments(wrap(mean, source.backend), wrap(var, source.backend), sum(counts))
+
+
+def normalized_by_batch(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None = None,
+    *,
+    eps: float,
+    axis: int,
+    counts: Sequence[int],
+    group: Group | None = None,
+) -> tuple[Tensor, Moments]:
+    """The input by the statistics of the batch, and those; what comes in has been checked."""
+    y, mean, var = BatchNorm.apply(
+        input, weight, bias, mask, eps=eps, axis=axis, counts=counts, group=group
+    )
+    return y, Moments(mean, var, sum(counts))
+
+
+def move_towards(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    moments: Moments,
+    momentum: float | Tensor,
+    correction: str = "unbiased",
+) -> None:
+    """Move running statistics towards those of a batch, in place."""
+    count = moments.count
+    scale = count / (count - 1) if correction == "unbiased" and count > 1 else 1.0
+    for running, value, factor in (
+        (running_mean, moments.mean, 1.0),
+        (running_var, moments.var, scale),
+    ):
+        if running is not None:
+            rate = momentum.array if isinstance(momentum, Variable) else momentum
+            with current(running.backend):
+                moved = moving_average(running.backend, running.array, value.array, rate, factor)
+            running.overwrite(moved)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+    *,
+    axis: int = 1,
+    mask: Tensor | None = None,
+    running_var_correction: str = "unbiased",
+) -> Tensor:
+    """γ (x - mean) / √(var + ε) + β for each channel; by the batch's statistics in training, else
+    by the running ones.
+
+    In training the running statistics, where given, move towards the batch's by ``momentum``, in
+    place; the variance they see is the unbiased one, or the one that normalises if "biased".
+
+    Shapes
+    ------
+    input (N, C, *S), or with C at another ``axis``; running_mean, running_var, weight, bias (C,);
+    mask as the input without its channels; the result as input.
+
+    Parameters
+    ----------
+    mask : true where the input counts for the statistics of the batch. What it leaves out is
+        normalised by them too, and its gradient is that of this function.
+
+    Raises
+    ------
+    ShapeError
+        For a rank below 2, vectors of another length than C, another mask, or less than two values
+        a channel in training.
+    ArgumentError
+        If there are neither running statistics nor ``training``, or ε is negative, or 0 in
+        training: a channel of equal values would be divided by it.
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
+    """
+    require_floats(input)
+    axis = axis_of_channels(input, axis)
+    require_eps(eps, training)
+    require_correction(running_var_correction)
+    require_channels(
+        input,
+        input.shape[axis],
+        running_mean=running_mean,
+        running_var=running_var,
+        weight=weight,
+        bias=bias,
+    )
+    require_mask(input, axis, mask)
+    if not training:
+        return normalized_by_running(
+            input, running_mean, running_var, weight, bias, eps=eps, axis=axis
+        )
+    count = values_per_channel(input, axis, mask)
+    require_several(count, input)
+    y, moments = normalized_by_batch(input, weight, bias, mask, eps=eps, axis=axis, counts=(count,))
+    if not recomputing.get():
+        move_towards(running_mean, running_var, moments, momentum, running_var_correction)
+    return y
+
+
+def normalized_by_running(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    eps: float,
+    axis: int,
+) -> Tensor:
+    """The input by running statistics, which must be there.
+
+    Raises
+    ------
+    ArgumentError
+        If they are not.
+    """
+    if running_mean is None or running_var is None:
+        raise ArgumentError("expected running_mean and running_var, or training=True")
+    return FixedBatchNorm.apply(  # type: ignore[no-any-return]
+        input, running_mean, running_var, weight, bias, eps=eps, axis=axis
+    )
