@@ -69,12 +69,18 @@ def masked_moments(xp: Any, x: Array, mask: Array) -> tuple[Array, Array]:
     """
     count = xp.maximum(xp.sum(mask, dtype=x.dtype), 1)
 
-    def mean_of(values: Array) -> Array:
-        return xp.sum(xp.where(mask, values, 0), axis=(0, 2)) / count
+    def kept(values: Array) -> Array:
+        return xp.where(mask, values, 0)
 
-    centre = mean_of(x)
-    mean = centre + mean_of(x - column(xp, centre))
-    return mean, mean_of(xp.square(x - column(xp, mean)))
+    def mean_of(values: Array) -> Array:
+        return xp.sum(values, axis=(0, 2)) / count
+
+    centre = mean_of(kept(x))
+    deviation = kept(x - column(xp, centre))
+    shift = mean_of(deviation)
+    # kept before it is squared: in a gradient of the gradient, NaN times 0 would come back
+    deviation = kept(deviation - column(xp, shift))
+    return centre + shift, mean_of(xp.square(deviation))
 
 
 @kernel_point
@@ -102,12 +108,14 @@ def batch_grad_sums(
 ) -> tuple[Array, Array]:
     """Σ dy and Σ dy·x̂ for each channel: the gradients of bias and weight, each (C,).
 
-    Where the mask is false and dy is 0, nothing is added, whatever x is.
+    Where the mask is false and dy is 0, nothing is added, even if x is not finite.
     """
-    xp, dy = backend.xp, wide(backend, dy)
-    product = dy * standardized(backend, x, mean, rstd)
+    xp = backend.xp
     if mask is not None:
-        product = xp.where(xp.logical_or(every_channel(xp, mask), dy != 0), product, 0)
+        heeded = xp.logical_or(every_channel(xp, mask), dy != 0)
+        x = xp.where(xp.logical_or(heeded, xp.isfinite(x)), x, 0)
+    dy = wide(backend, dy)
+    product = dy * standardized(backend, x, mean, rstd)
     return xp.sum(dy, axis=(0, 2)), xp.sum(product, axis=(0, 2))
 
 
@@ -127,6 +135,8 @@ def batch_grad_input(
     does not depend on the means.
     """
     xp = backend.xp
+    if mask is not None:
+        x = xp.where(every_channel(xp, mask), x, 0)  # NaN times 0 is NaN
     x_hat = standardized(backend, x, mean, rstd)
     scale = rstd if weight is None else rstd * wide(backend, weight)
     through_statistics = column(xp, mean_dy) + x_hat * column(xp, mean_dy_x_hat)

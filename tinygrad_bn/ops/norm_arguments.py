@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from tinygrad_bn.ops.promotion import is_floating, require_tensor
 
@@ -49,9 +51,11 @@ def axis_of_channels(input: Tensor, axis: int) -> int:
 
     Raises
     ------
-    ShapeError
-        If the input has no such axis, or fewer than two.
+    ShapeError, DtypeError
+        If the input has no such axis, or fewer than two; or the axis is no whole number.
     """
+    if not isinstance(axis, (int, np.integer)) or isinstance(axis, bool):
+        raise DtypeError(f"expected a whole number as the channel axis, got {axis!r}")
     if input.ndim < 2:
         raise ShapeError(f"expected (N, C, *S) of rank 2 or more, got {input.shape}")
     if not -input.ndim <= axis < input.ndim:

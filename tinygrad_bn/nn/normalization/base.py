@@ -158,7 +158,10 @@ class RunningNormalization(Normalization):
         plain average.
         """
         count = self.num_batches_tracked
-        assert count is not None
+        if count is None:
+            if self.momentum is None:
+                raise StateError("expected num_batches_tracked for momentum=None, got None")
+            return self.momentum
         with current(count.backend):
             count.overwrite(count.array + 1)
         if self.momentum is not None:

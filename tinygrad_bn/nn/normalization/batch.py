@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tinygrad_bn.errors import ArgumentError, BackendError, ShapeError
+from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.normalization.base import RunningNormalization
 from tinygrad_bn.ops.batch_normalization import (
     Moments,
@@ -14,6 +14,7 @@ from tinygrad_bn.ops.batch_normalization import (
 )
 from tinygrad_bn.ops.norm_arguments import (
     axis_of_channels,
+    require_channels,
     require_eps,
     require_floats,
     require_mask,
@@ -90,7 +91,7 @@ class BatchNorm(RunningNormalization):
         Raises
         ------
         ShapeError, DtypeError, BackendError
-            If it does not fit; nothing has changed.
+            If it does not fit, or a vector of the layer's does not fit it; nothing has changed.
         """
         require_floats(input)
         fits = self.ranks is None or input.ndim in self.ranks
@@ -103,11 +104,14 @@ class BatchNorm(RunningNormalization):
             raise ShapeError(
                 f"expected {layout.format(self.num_features)} of rank {ranks}, got {input.shape}"
             )
-        if self.running_mean is not None and self.running_mean.backend is not input.backend:
-            raise BackendError(
-                f"expected an input on {self.running_mean.device}, where the running statistics "
-                f"are, got one on {input.device}"
-            )
+        require_channels(
+            input,
+            self.num_features,
+            running_mean=self.running_mean,
+            running_var=self.running_var,
+            weight=self.weight,
+            bias=self.bias,
+        )
         return axis
 
     # The three steps that other batch norms take in their own way
