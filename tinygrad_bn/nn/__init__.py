@@ -61,6 +61,13 @@ from tinygrad_bn.nn.module import Module as Module
 from tinygrad_bn.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinygrad_bn.nn.normalization import BatchNorm2d as BatchNorm2d
 from tinygrad_bn.nn.normalization import BatchNorm3d as BatchNorm3d
+from tinygrad_bn.nn.normalization import GroupNorm as GroupNorm
+from tinygrad_bn.nn.normalization import InstanceNorm1d as InstanceNorm1d
+from tinygrad_bn.nn.normalization import InstanceNorm2d as InstanceNorm2d
+from tinygrad_bn.nn.normalization import InstanceNorm3d as InstanceNorm3d
 from tinygrad_bn.nn.normalization import LayerNorm as LayerNorm
+from tinygrad_bn.nn.normalization import LocalResponseNorm as LocalResponseNorm
+from tinygrad_bn.nn.normalization import RMSNorm as RMSNorm
+from tinygrad_bn.nn.normalization import ScaleNorm as ScaleNorm
 from tinygrad_bn.tensors import Buffer as Buffer
 from tinygrad_bn.tensors import Parameter as Parameter

@@ -53,7 +53,8 @@ from tinygrad_bn.ops.piecewise import (
 from tinygrad_bn.ops.placement import one_hot
 from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
 from tinygrad_bn.ops.rearrange import pad
-from tinygrad_bn.ops.row_normalization import layer_norm
+from tinygrad_bn.ops.response_normalization import local_response_norm, normalize
+from tinygrad_bn.ops.row_normalization import group_norm, instance_norm, layer_norm, rms_norm
 from tinygrad_bn.ops.trigonometry import tanh
 from tinygrad_bn.ops.unary import sigmoid
 
@@ -73,29 +74,34 @@ __all__ = [
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "group_norm",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
     "hinge_embedding_loss",
     "huber_loss",
+    "instance_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "logsigmoid",
     "margin_ranking_loss",
     "mish",
     "mse_loss",
     "nll_loss",
+    "normalize",
     "one_hot",
     "pad",
     "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

@@ -35,6 +35,11 @@ def each_channel(xp: Any, values: Array) -> Array:
     return xp.expand_dims(values, 2)
 
 
+def row_mean(xp: Any, values: Array) -> Array:
+    """The mean of each row of values (N, G, K, S), (N, G); 0 of none."""
+    return xp.sum(values, axis=ROW) / max(values.shape[2] * values.shape[3], 1)
+
+
 def standardized_rows(backend: Backend, x: Array, mean: Array | None, rstd: Array) -> Array:
     """x̂ = (x - mean) · rstd in the accumulator dtype, for x (N, G, K, S)."""
     xp, x = backend.xp, wide(backend, x)
@@ -45,18 +50,18 @@ def standardized_rows(backend: Backend, x: Array, mean: Array | None, rstd: Arra
 
 @kernel_point
 def row_moments(backend: Backend, x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of each row of x (N, G, K, S), each (N, G)."""
+    """Mean and biased variance of each row of x (N, G, K, S), each (N, G); 0 of no values."""
     xp, x = backend.xp, wide(backend, x)
     first = x[:, :, :1, :1]
-    shift = xp.mean(x - first, axis=ROW)
+    shift = row_mean(xp, x - first)
     deviation = x - first - each_row(xp, shift)
-    return xp.reshape(first, shift.shape) + shift, xp.mean(xp.square(deviation), axis=ROW)
+    return xp.sum(first, axis=ROW) + shift, row_mean(xp, xp.square(deviation))
 
 
 @kernel_point
 def row_mean_square(backend: Backend, x: Array) -> Array:
-    """The mean square of each row of x (N, G, K, S), (N, G)."""
-    return backend.xp.mean(backend.xp.square(wide(backend, x)), axis=ROW)
+    """The mean square of each row of x (N, G, K, S), (N, G); 0 of no values."""
+    return row_mean(backend.xp, backend.xp.square(wide(backend, x)))
 
 
 @kernel_point
@@ -104,7 +109,7 @@ def row_grad_input(
     if weight is not None:
         g = g * each_channel(xp, wide(backend, weight))
     x_hat = standardized_rows(backend, x, mean, rstd)
-    dx = g - x_hat * each_row(xp, xp.mean(g * x_hat, axis=ROW))
+    dx = g - x_hat * each_row(xp, row_mean(xp, g * x_hat))
     if mean is not None:
-        dx = dx - each_row(xp, xp.mean(g, axis=ROW))
+        dx = dx - each_row(xp, row_mean(xp, g))
     return xp.astype(dx * each_row(xp, rstd), x.dtype)

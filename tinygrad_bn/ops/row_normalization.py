@@ -1,5 +1,8 @@
-"""Layer normalization and its kin as operations: the phases of ``row_moments.py`` with shapes and
-gradients around them.
+"""Layer, RMS, group and instance normalization as operations: the phases of ``row_moments.py`` with
+shapes and gradients around them.
+
+They differ in what makes a row. ε is any number here, as in PyTorch: where var + ε is not positive,
+the row comes out as NaN or infinite.
 """
 
 from __future__ import annotations
@@ -10,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
-from tinygrad_bn.errors import ShapeError
-from tinygrad_bn.ops.norm_arguments import require_eps, require_floats
+from tinygrad_bn.config import recomputing
+from tinygrad_bn.dtypes import finfo, float32
+from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.batch_normalization import Moments, move_towards, normalized_by_running
+from tinygrad_bn.ops.norm_arguments import (
+    axis_of_channels,
+    require_channels,
+    require_correction,
+    require_floats,
+)
 from tinygrad_bn.ops.row_moments import (
     row_grad_input,
     row_grad_sums,
@@ -19,9 +30,17 @@ from tinygrad_bn.ops.row_moments import (
     row_moments,
     row_normalize,
 )
+from tinygrad_bn.ops.shape import as_shape
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
+
+__all__ = [
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "rms_norm",
+]
 
 
 class RowNorm(Function):
@@ -97,36 +116,194 @@ def layer_norm(
     ------
     ShapeError
         If the input does not end in ``normalized_shape``, or weight or bias do not have it.
+    DtypeError
+        If one of them is not of floats.
 
     References
     ----------
     Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 4.
     """
-    return over_trailing(input, normalized_shape, weight, bias, eps, centred=True)
+    rows = trailing_rows(input, normalized_shape, weight=weight, bias=bias)
+    return RowNorm.apply(input, weight, bias, rows=rows, eps=eps)  # type: ignore[no-any-return]
 
 
-def over_trailing(
+def rms_norm(
     input: Tensor,
     normalized_shape: Sequence[int] | int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    *,
-    centred: bool,
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> Tensor:
-    """The rows are the trailing axes of ``normalized_shape``, each element with its own γ and β."""
+    """γ x / √(mean(x²) + ε) over the trailing axes, for each sample by itself.
+
+    Shapes
+    ------
+    input (*, *normalized_shape); weight normalized_shape; the result as input.
+
+    Parameters
+    ----------
+    eps : ε; by default what 1 differs by from the next number, in float64 for an input of float64
+        and in float32 for all others, those of 16 bits too.
+
+    Raises
+    ------
+    ShapeError
+        If the input does not end in ``normalized_shape``, or the weight does not have it.
+    DtypeError
+        If one of them is not of floats.
+
+    References
+    ----------
+    Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
+    """
+    rows = trailing_rows(input, normalized_shape, weight=weight)
+    if eps is None:
+        eps = float(finfo(input.dtype if input.element_size() > 4 else float32).eps)
+    return RowNorm.apply(input, weight, None, rows=rows, eps=eps, centred=False)  # type: ignore[no-any-return]
+
+
+def trailing_rows(
+    input: Tensor, normalized_shape: Sequence[int] | int, **affine: Tensor | None
+) -> tuple[int, int, int, int]:
+    """The rows (N, G, K, S) of the trailing axes, each of whose elements is a channel.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        If the input does not end in ``normalized_shape``, or γ or β do not fit it.
+    """
     require_floats(input)
-    require_eps(eps)
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = as_shape((normalized_shape,))
     if not shape or input.shape[-len(shape) :] != shape:
         raise ShapeError(
             f"expected (*, {', '.join(map(str, shape))}) with at least one axis, got {input.shape}"
         )
-    for name, x in (("weight", weight), ("bias", bias)):
-        if x is not None and x.shape != shape:
-            raise ShapeError(f"expected {name} of shape {shape}, got {x.shape}")
-    size = math.prod(shape)
-    if not size:
-        return input.clone()  # there is nothing to normalise
-    rows = (math.prod(input.shape) // size, 1, size, 1)
-    return RowNorm.apply(input, weight, bias, rows=rows, eps=eps, centred=centred)  # type: ignore[no-any-return]
+    for name, x in affine.items():
+        if x is not None:
+            require_floats(x, name)
+            if x.shape != shape:
+                raise ShapeError(f"expected {name} of shape {shape}, got {x.shape}")
+    return math.prod(input.shape[: -len(shape)]), 1, math.prod(shape), 1
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """γ (x - mean) / √(var + ε) + β over each group of successive channels and all positions, for
+    each sample by itself.
+
+    A group of a single value gives exactly β; PyTorch refuses one in a batch of one sample.
+
+    Shapes
+    ------
+    input (N, C, *S); weight, bias (C,); the result as input.
+
+    Raises
+    ------
+    ShapeError
+        For a rank below 2, channels that ``num_groups`` does not divide, or a weight or bias of
+        another length than C.
+    ArgumentError
+        If there is not at least one group.
+    DtypeError
+        If one of them is not of floats.
+
+    References
+    ----------
+    Wu and He 2018, arXiv:1803.08494, equations 1 to 7.
+    """
+    n, channels, positions = channels_first(input, weight=weight, bias=bias)
+    require_groups(num_groups, channels)
+    rows = (n, num_groups, channels // num_groups, positions)
+    return RowNorm.apply(input, weight, bias, rows=rows, eps=eps)  # type: ignore[no-any-return]
+
+
+def channels_first(input: Tensor, **vectors: Tensor | None) -> tuple[int, int, int]:
+    """The input (N, C, *S) as (N, C, S) samples, channels and positions.
+
+    Raises
+    ------
+    ShapeError, DtypeError, BackendError
+        For a rank below 2, or ``vectors`` that do not have a float for each channel.
+    """
+    require_floats(input)
+    axis_of_channels(input, 1)
+    n, channels, *space = input.shape
+    require_channels(input, channels, **vectors)
+    return n, channels, math.prod(space)
+
+
+def require_groups(num_groups: int, channels: int) -> None:
+    """Refuse fewer than one group, and channels that do not make groups of equal size.
+
+    Raises
+    ------
+    ArgumentError, ShapeError
+    """
+    if num_groups < 1:
+        raise ArgumentError(f"expected num_groups ≥ 1, got {num_groups}")
+    if channels % num_groups:
+        raise ShapeError(f"expected channels that {num_groups} groups divide, got {channels}")
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+    *,
+    running_var_correction: str = "unbiased",
+) -> Tensor:
+    """γ (x - mean) / √(var + ε) + β over the positions of each channel of each sample; by running
+    statistics where ``use_input_stats`` is false.
+
+    Else the running statistics, where given, move by ``momentum`` towards the mean over the samples
+    of their means and of their unbiased variances (or of those that normalise, if "biased"), in
+    place; an input without elements leaves them as they are.
+
+    Shapes
+    ------
+    input (N, C, *S); running_mean, running_var, weight, bias (C,); the result as input.
+
+    Raises
+    ------
+    ShapeError
+        For a rank below 2, vectors of another length than C, or a single position to take
+        statistics of.
+    ArgumentError
+        If there are neither running statistics nor ``use_input_stats``.
+    DtypeError
+        If one of them is not of floats.
+
+    References
+    ----------
+    Ulyanov, Vedaldi and Lempitsky 2016, arXiv:1607.08022, equation 3.
+    """
+    vectors = {"running_mean": running_mean, "running_var": running_var}
+    n, channels, positions = channels_first(input, weight=weight, bias=bias, **vectors)
+    require_correction(running_var_correction)
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ArgumentError("expected running_mean and running_var, or use_input_stats=True")
+        return normalized_by_running(
+            input, running_mean, running_var, weight, bias, eps=eps, axis=1
+        )
+    if positions == 1 and n:
+        raise ShapeError(
+            f"expected more than one position in each channel of a sample, got {input.shape}: the "
+            "statistics of a single value are its own"
+        )
+    y, mean, var = RowNormMoments.apply(
+        input, weight, bias, rows=(n, channels, 1, positions), eps=eps
+    )
+    if n and positions and not recomputing.get():
+        moments = Moments(mean.mean(0), var.mean(0), positions)
+        move_towards(running_mean, running_var, moments, momentum, running_var_correction)
+    return y  # type: ignore[no-any-return]

@@ -17,6 +17,44 @@ def layer(t, x, w, b):
     return t.nn.functional.layer_norm(x, w.shape, w, b)
 
 
+def rms(t, x, w):
+    return t.nn.functional.rms_norm(x, w.shape, w)
+
+
+def group(groups):
+    return lambda t, x, w, b: t.nn.functional.group_norm(x, groups, w, b)
+
+
+def instance(t, x, w, b):
+    return t.nn.functional.instance_norm(x, None, None, w, b)
+
+
+def fixed_instance(t, x, mean, var, w, b):
+    return t.nn.functional.instance_norm(x, mean, var, w, b, use_input_stats=False)
+
+
+def normalize(p, dim=1, x=None, **options):
+    """A sample of unit vectors by the p-norm; by default those of rank 2 lie along axis 1."""
+    return Sample(
+        "normalize",
+        lambda t, x: t.nn.functional.normalize(x, p, dim, **options),
+        (normal(4, 5) if x is None else x,),
+        order=3,
+        notes="-".join(map(str, (f"p={p}", f"dim={dim}", *options.values()))),
+    )
+
+
+def response(x, size, alpha=0.5, **options):
+    """A sample of local response norm, by default with so much of it that it shows."""
+    return Sample(
+        "local_response_norm",
+        lambda t, x: t.nn.functional.local_response_norm(x, size, alpha, **options),
+        (x,),
+        order=3,
+        notes=f"n={size}" + "".join(f"-{k}={v}" for k, v in options.items()),
+    )
+
+
 AFFINE = (normal(3, seed=1), normal(3, seed=2))
 
 SAMPLES = [
@@ -42,4 +80,63 @@ SAMPLES = [
         order=3,
         notes="plain",
     ),
+    Sample("rms_norm", rms, (normal(4, 6), normal(6)), order=3),
+    Sample("rms_norm", rms, (normal(2, 3, 4), normal(3, 4)), order=3),
+    Sample(
+        "rms_norm",
+        lambda t, x: t.nn.functional.rms_norm(x, (3,), eps=0.1),
+        (normal(5, 3),),
+        order=3,
+        notes="plain",
+    ),
+    *(
+        Sample(
+            "group_norm",
+            group(groups),
+            (normal(*shape), normal(6, seed=1), normal(6, seed=2)),
+            order=3,
+            notes=f"groups={groups}",
+        )
+        for groups, shape in ((1, (3, 6)), (2, (2, 6, 3)), (3, (2, 6, 2, 2)), (6, (2, 6, 4)))
+    ),
+    Sample(
+        "group_norm",
+        lambda t, x: t.nn.functional.group_norm(x, 2),
+        (normal(3, 4, 2),),
+        order=3,
+        notes="plain",
+    ),
+    Sample("instance_norm", instance, (normal(2, 3, 5), *AFFINE), order=3),
+    Sample("instance_norm", instance, (normal(2, 3, 2, 2), *AFFINE), order=3),
+    Sample(
+        "instance_norm",
+        lambda t, x: instance(t, x, None, None),
+        (normal(2, 2, 4),),
+        order=3,
+        notes="plain",
+    ),
+    Sample(
+        "instance_norm",
+        fixed_instance,
+        (normal(4, 3, 2), normal(3, seed=4), uniform(3), *AFFINE),
+        gradient_inputs=(0, 3, 4),
+        notes="running",
+    ),
+    normalize(2.0),
+    normalize(1),
+    normalize(3),
+    normalize(0.5),
+    normalize(0),
+    normalize(-1.5),
+    normalize(float("inf")),
+    normalize(float("-inf")),
+    normalize(2.0, dim=(0, 2), x=normal(2, 3, 2)),
+    normalize(7.5, dim=-1, x=normal(2, 3)),
+    normalize(2.0, x=normal(3, 4), eps=100.0),
+    normalize(1.2, dim=0, x=normal()),
+    response(normal(2, 6, 3), 3),
+    response(normal(2, 6, 3), 2, beta=2.0, k=0.5),
+    response(normal(2, 5, 2, 2), 5, beta=0.5),
+    response(normal(2, 3, 2), 9),
+    response(normal(1, 1, 2), 1),
 ]

@@ -6,4 +6,12 @@ from tinygrad_bn.nn.normalization.batch import BatchNorm as BatchNorm
 from tinygrad_bn.nn.normalization.batch import BatchNorm1d as BatchNorm1d
 from tinygrad_bn.nn.normalization.batch import BatchNorm2d as BatchNorm2d
 from tinygrad_bn.nn.normalization.batch import BatchNorm3d as BatchNorm3d
+from tinygrad_bn.nn.normalization.group import GroupNorm as GroupNorm
+from tinygrad_bn.nn.normalization.instance import InstanceNorm as InstanceNorm
+from tinygrad_bn.nn.normalization.instance import InstanceNorm1d as InstanceNorm1d
+from tinygrad_bn.nn.normalization.instance import InstanceNorm2d as InstanceNorm2d
+from tinygrad_bn.nn.normalization.instance import InstanceNorm3d as InstanceNorm3d
 from tinygrad_bn.nn.normalization.layer import LayerNorm as LayerNorm
+from tinygrad_bn.nn.normalization.response import LocalResponseNorm as LocalResponseNorm
+from tinygrad_bn.nn.normalization.rms import RMSNorm as RMSNorm
+from tinygrad_bn.nn.normalization.scale import ScaleNorm as ScaleNorm

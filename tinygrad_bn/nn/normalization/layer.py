@@ -7,12 +7,12 @@ from typing import Any
 
 from tinygrad_bn.nn.normalization.base import Normalization
 from tinygrad_bn.ops.row_normalization import layer_norm
+from tinygrad_bn.ops.shape import as_shape
 from tinygrad_bn.tensors import Tensor
 
 
 class LayerNorm(Normalization):
-    """Layer normalization: each sample over its trailing axes, the same in training and in
-    evaluation.
+    """Layer normalization: each sample over its trailing axes, the same in training and evaluation.
 
         y = γ (x - mean) / √(var + ε) + β
 
@@ -22,11 +22,25 @@ class LayerNorm(Normalization):
     eps : ε, added to the biased variance.
     elementwise_affine : whether γ (``weight``) and β (``bias``), of that shape, exist and are
         learned.
-    bias : whether β does.
+    bias : whether β exists, where γ does.
+
+    Shapes
+    ------
+    input (*, *normalized_shape); the result the same.
+
+    Raises
+    ------
+    ShapeError
+        If the input does not end in ``normalized_shape``.
+    DtypeError
+        If it is not of floats.
 
     Notes
     -----
-    It needs no batch: prefer it for small batches, sequences and recurrent networks.
+    It needs no batch and no running statistics: prefer it for sequences, for recurrent networks and
+    transformers, and for batches of few samples. RMS norm does without the mean and is cheaper;
+    group norm keeps channels of images apart. It departs from PyTorch in precision: statistics are
+    accumulated in float64, and a constant sample gives exactly β.
 
     References
     ----------
@@ -43,8 +57,7 @@ class LayerNorm(Normalization):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape = tuple(shape)
+        self.normalized_shape = as_shape((normalized_shape,))
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         affine = elementwise_affine
