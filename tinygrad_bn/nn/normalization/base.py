@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 from tinygrad_bn import creation
 from tinygrad_bn.backend import current
@@ -40,6 +40,9 @@ class Normalization(Module):
 class RunningNormalization(Normalization):
     """What norms with running statistics have in common; those are never narrower than float32."""
 
+    statistics: ClassVar[Mapping[str, float]] = {"running_mean": 0.0, "running_var": 1.0}
+    """The running statistics, and what each of them is before any batch."""
+
     running_mean: Buffer | None
     running_var: Buffer | None
     num_batches_tracked: Buffer | None
@@ -75,12 +78,10 @@ class RunningNormalization(Normalization):
             self.make_running_stats(device, dtype)
 
     def make_running_stats(self, device: object, dtype: Any) -> None:
-        """Mean 0, variance 1 and no batch seen; never in fewer bits than float32."""
-        zeros = creation.zeros(self.num_features, device=device, dtype=dtype)
-        if zeros.element_size() < 4:
-            zeros = zeros.float()
-        self.running_mean = Buffer(zeros)
-        self.running_var = Buffer(creation.ones_like(zeros))
+        """As before any batch; never in fewer bits than float32."""
+        for name, value in self.statistics.items():
+            start = creation.full((self.num_features,), value, device=device, dtype=dtype)
+            setattr(self, name, Buffer(start.float() if start.element_size() < 4 else start))
         self.num_batches_tracked = Buffer(creation.zeros((), dtype="int64", device=device))
 
     def _convert(self, dtype: Any, device: object) -> None:
@@ -92,19 +93,16 @@ class RunningNormalization(Normalization):
             convert(buffer, float32 if narrow else dtype, device)
 
     def reset_running_stats(self) -> None:
-        """Forget every batch seen: mean 0, variance 1."""
-        for buffer, value in (
-            (self.running_mean, 0),
-            (self.running_var, 1),
-            (self.num_batches_tracked, 0),
-        ):
+        """Forget every batch seen."""
+        for name, value in {**self.statistics, "num_batches_tracked": 0}.items():
+            buffer = getattr(self, name)
             if buffer is not None:
                 buffer.fill_(value)
 
     @property
     def tracked(self) -> bool:
         """Whether there are running statistics."""
-        return self.running_mean is not None and self.running_var is not None
+        return all(getattr(self, name) is not None for name in self.statistics)
 
     @property
     def by_batch(self) -> bool:
@@ -136,7 +134,7 @@ class RunningNormalization(Normalization):
         if stats:
             self.stats_frozen = frozen
         if affine:
-            for parameter in self.parameters(recurse=False):
+            for parameter in self.parameters():
                 parameter.requires_grad_(not frozen)
         return self
 
@@ -145,13 +143,12 @@ class RunningNormalization(Normalization):
         runs again for its gradient.
         """
         if not recomputing.get():
-            move_towards(
-                self.running_mean,
-                self.running_var,
-                moments,
-                self.advance(),
-                self.running_var_correction,
-            )
+            self.follow(moments, self.advance())
+
+    def follow(self, moments: Moments, rate: float | Tensor) -> None:
+        """Move the running statistics towards these moments."""
+        correction = self.running_var_correction
+        move_towards(self.running_mean, self.running_var, moments, rate, correction)
 
     def advance(self) -> float | Tensor:
         """Count a batch; the weight of the newest one in the running statistics, 1 / count for a
