@@ -170,6 +170,10 @@ def merged_moments(
 def moving_average(
     backend: Backend, running: Array, value: Array, rate: Array | float, scale: float
 ) -> Array:
-    """running + rate (scale · value - running), in the dtype of the value."""
+    """(1 - rate) running + rate · scale · value, in the dtype of the value.
+
+    Running variances are sums of positive terms so, which keeps the digits of a small one: as
+    running + rate (value - running), a first value of 1e-12 would lose them to the 1 before it.
+    """
     known = backend.xp.astype(running, value.dtype)
-    return known + (value * scale - known) * rate
+    return known * (1 - rate) + value * (scale * rate)
