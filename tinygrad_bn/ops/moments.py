@@ -51,10 +51,10 @@ def standardized(backend: Backend, x: Array, mean: Array, rstd: Array) -> Array:
 def batch_moments(backend: Backend, x: Array, mask: Array | None) -> tuple[Array, Array]:
     """Mean and biased variance of x (N, C, S) for each channel, each (C,); 0 of no values."""
     xp, (n, channels, space) = backend.xp, x.shape
-    if not n * space:
-        zero = xp.zeros((channels,), dtype=backend.accumulator(x.dtype))
-        return zero, zero
     x = wide(backend, x)
+    if not n * space:
+        zero = xp.sum(x, axis=(0, 2))  # of x: a rank without values has a graph as the others have
+        return zero, zero
     if mask is not None:
         return masked_moments(xp, x, every_channel(xp, mask))
     first = column(xp, x[0, :, 0])
