@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import tinygrad_bn as tg
-from tinygrad_bn import nn
-from tinygrad_bn.errors import ArgumentError
+from tinygrad_bn import config, nn
+from tinygrad_bn.errors import ArgumentError, GradientError
 from tinygrad_bn.utils.checkpoint import checkpoint
 
 
@@ -87,3 +87,45 @@ def test_needs_a_tensor():
 def test_without_gradients_is_a_plain_call():
     with tg.no_grad():
         assert checkpoint(lambda t: t * 2, tg.ones(1)).tolist() == [2.0]
+
+
+class Counting(nn.Module):
+    """x times the number of the call: state that is read and then changed."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 1.0
+
+    def forward(self, x):
+        factor = config.as_first_seen(lambda: self.calls)
+        if not config.recomputing.get():
+            self.calls += 1
+        return x * factor
+
+
+def test_a_second_forward_sees_the_state_of_the_first():
+    x = tg.tensor([1.0], requires_grad=True)
+    layer = Counting()
+    y = checkpoint(lambda t: layer(layer(t)), x)  # times 1, times 2
+    layer(x)
+    y.sum().backward(retain_graph=True)
+    assert (y.item(), x.grad.item()) == (2.0, 2.0)
+    y.sum().backward()  # and a third
+    assert (x.grad.item(), layer.calls) == (4.0, 4.0)
+
+
+def test_a_segment_within_a_segment_sees_it_too():
+    x = tg.tensor([1.0], requires_grad=True)
+    layer = Counting()
+    y = checkpoint(lambda t: checkpoint(layer, layer(t)) * t, x)
+    layer(x)
+    y.sum().backward()
+    assert (y.item(), x.grad.item(), layer.calls) == (2.0, 4.0, 4.0)
+
+
+def test_a_second_forward_that_reads_more_is_refused():
+    x = tg.tensor([1.0], requires_grad=True)
+    layer = Counting()
+    y = checkpoint(lambda t: layer(t) if layer.calls == 1 else layer(layer(t)), x)
+    with pytest.raises(GradientError, match="what the first did"):
+        y.sum().backward()

@@ -4,7 +4,7 @@ mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import wraps
@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
-from tinygrad_bn.errors import DtypeError
+from tinygrad_bn.errors import DtypeError, GradientError
 
 grad_mode: ContextVar[bool] = ContextVar("grad_mode", default=True)
 anomaly_mode: ContextVar[bool] = ContextVar("anomaly_mode", default=False)
@@ -27,6 +27,7 @@ _defaults: dict[str, Any] = {"dtype": np.dtype("float32"), "device": "cpu"}
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Switch(ContextDecorator):
@@ -66,6 +67,48 @@ class Switch(ContextDecorator):
 
     def _recreate_cm(self) -> Self:
         return type(self)()  # a decorated function may run in several threads at once
+
+
+class Recording:
+    """What a forward read of state that it then changed, in order: for when it runs again."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        self.again: Iterator[Any] | None = None
+        self.outer = recording.get()
+
+    def read(self, state: Callable[[], T]) -> T:
+        """The state as it is, or when the forward runs again, as it was then.
+
+        Raises
+        ------
+        GradientError
+            If the second run reads more than the first.
+        """
+        if self.again is not None:
+            for value in self.again:
+                return cast(T, value)
+            raise GradientError("expected a second forward to do what the first did, got more")
+        value = state() if self.outer is None else self.outer.read(state)
+        self.seen.append(value)
+        return value
+
+    def rewind(self) -> None:
+        """The forward is about to run again."""
+        self.again = iter(self.seen)
+
+
+recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
+"""The recording of the forward that is running, where that may run again for its gradient."""
+
+
+def as_first_seen(state: Callable[[], T]) -> T:
+    """State that a forward reads and then changes, such as running statistics: where the forward
+    runs again for its gradient, as it was the first time. What ``state`` returns must be the
+    caller's own, which nothing overwrites.
+    """
+    held = recording.get()
+    return state() if held is None else held.read(state)
 
 
 def held_while_running(

@@ -31,16 +31,24 @@ class Segment:
         self.positions = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
         self.generator = generator_on(args[self.positions[0]].backend) if preserve else None
         self.state = self.generator.get_state() if self.generator is not None else None
+        self.recording = config.Recording()
 
     def run(self, tensors: Sequence[Any]) -> Any:
         """Call the function with other tensors for its tensor arguments."""
         args = list(self.args)
         for i, x in zip(self.positions, tensors, strict=True):
             args[i] = x
-        return self.function(*args, **self.kwargs)
+        token = config.recording.set(self.recording)
+        try:
+            return self.function(*args, **self.kwargs)
+        finally:
+            config.recording.reset(token)
 
     def rerun(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
-        """Call it as it was called before: the same random numbers, and no step counted."""
+        """Call it as it was called before: the same random numbers and running statistics, and no
+        step counted.
+        """
+        self.recording.rewind()
         token = config.recomputing.set(True)
         present = self.generator.get_state() if self.generator is not None else None
         try:
