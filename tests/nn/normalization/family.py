@@ -36,6 +36,8 @@ class Norm:
     """The axes of the input that γ and β have."""
     grouped: Callable[[Shape], Shape] = tuple
     centred: bool = True
+    biased: bool = True
+    """Whether it has a β."""
     masked: bool = False
     """Whether it is called with a mask, over all axes but ``channels``."""
 
@@ -117,6 +119,24 @@ def layer(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
     return F.layer_norm(x, tuple(x.shape[1:]), weight, bias, eps)
 
 
+def rms(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+    """As `layer`."""
+    return F.rms_norm(x, tuple(x.shape[1:]), weight, eps)
+
+
+def group(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+    return F.group_norm(x, 2, weight, bias, eps)
+
+
+def in_two_groups(shape: Shape) -> Shape:
+    n, channels, *space = shape
+    return n, 2, channels // 2, *space
+
+
+def instance(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+    return F.instance_norm(x, None, None, weight, bias, eps=eps)
+
+
 NORMS = (
     Norm("batch", batch, lambda n, c, s: (n + 1, c), (0,)),
     Norm("batch_1d", batch, lambda n, c, s: (n, c, s + 1), (0, 2)),
@@ -126,6 +146,11 @@ NORMS = (
     Norm("batch_masked", batch, lambda n, c, s: (n + 1, c, s + 1), (0, 2), masked=True),
     Norm("layer", layer, lambda n, c, s: (n, c + s), (1,)),
     Norm("layer_2d", layer, lambda n, c, s: (n, c, s + 1), (1, 2), channels=(1, 2)),
+    Norm("rms", rms, lambda n, c, s: (n, c + s), (1,), centred=False, biased=False),
+    Norm("group", group, lambda n, c, s: (n, 2 * c, s + 1), (2, 3), grouped=in_two_groups),
+    Norm("group_2d", group, lambda n, c, s: (n, 4 * c, s, 1), (2, 3, 4), grouped=in_two_groups),
+    Norm("instance", instance, lambda n, c, s: (n, c, s + 1), (2,)),
+    Norm("instance_2d", instance, lambda n, c, s: (n, c, s, 2), (2, 3)),
 )
 
 
@@ -172,7 +197,8 @@ def drawn(
     if norm.masked:
         mask = rng.uniform(size=norm.positions(shape)) < 0.6
         mask.reshape(-1)[:2] = True
-    return Inputs(norm, x, dy, *((weight, bias) if affine else (None, None)), mask, eps)
+    weight, bias = weight if affine else None, bias if affine and norm.biased else None
+    return Inputs(norm, x, dy, weight, bias, mask, eps)
 
 
 @dataclass(frozen=True)
@@ -231,5 +257,5 @@ def ours(inputs: Inputs, device: str = "cpu") -> Results:
     x, weight, bias = (tensor(v, True) for v in (inputs.x, inputs.weight, inputs.bias))
     y = inputs.norm.function(x, weight, bias, tensor(inputs.mask), inputs.eps)
     y.backward(tensor(inputs.dy))
-    leaves = (None if v is None else v.grad.cpu().numpy() for v in (x, weight, bias))
-    return Results(y.detach().cpu().numpy(), *leaves)
+    grads = (None if v is None else v.grad.cpu().numpy() for v in (x, weight, bias))
+    return Results(y.detach().cpu().numpy(), *grads)
