@@ -141,6 +141,11 @@ class Moments:
     var: Tensor
     count: int
 
+    def factor(self, correction: str) -> float:
+        """What makes of the variance the one that running statistics hold."""
+        unbiased = correction == "unbiased" and self.count > 1
+        return self.count / (self.count - 1) if unbiased else 1.0
+
     @staticmethod
     def merged(parts: Sequence[Moments]) -> Moments:
         """The moments of all values together; they have no gradient."""
@@ -148,13 +153,11 @@ class Moments:
             return parts[0]
         counts = [part.count for part in parts]
         source = parts[0].mean
+        xp = source.backend.xp
         with current(source.backend):
-            mean, var = merged_moments(
-                source.backend.xp,
-                counts,
-                [part.mean.array for part in parts],
-                [part.var.array for part in parts],
-            )
+            means = xp.stack([part.mean.array for part in parts])
+            variances = xp.stack([part.var.array for part in parts])
+            mean, var = merged_moments(xp, counts, means, variances)
         wrap = type(source).wrap
         return Moments(wrap(mean, source.backend), wrap(var, source.backend), sum(counts))
 
@@ -185,11 +188,9 @@ def move_towards(
     correction: str = "unbiased",
 ) -> None:
     """Move running statistics towards those of a batch, in place."""
-    count = moments.count
-    scale = count / (count - 1) if correction == "unbiased" and count > 1 else 1.0
     for running, value, factor in (
         (running_mean, moments.mean, 1.0),
-        (running_var, moments.var, scale),
+        (running_var, moments.var, moments.factor(correction)),
     ):
         if running is not None:
             rate = momentum.array if isinstance(momentum, Variable) else momentum

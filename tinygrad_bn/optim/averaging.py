@@ -10,6 +10,7 @@ from tinygrad_bn import config
 from tinygrad_bn.dtypes import int64
 from tinygrad_bn.errors import ArgumentError, ModuleError
 from tinygrad_bn.nn.module import Module
+from tinygrad_bn.nn.utils import update_bn as update_bn
 from tinygrad_bn.ops.elementwise import where
 from tinygrad_bn.tensors import Buffer, Tensor
 
@@ -51,7 +52,7 @@ class AveragedModel(Module):
     Notes
     -----
     After plain averaging batch norm's statistics belong to none of the averaged models: estimate
-    them anew.
+    them anew, with `update_bn`.
 
     References
     ----------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from tinygrad_bn import creation
@@ -14,6 +15,11 @@ from tinygrad_bn.nn.module import Module, convert
 from tinygrad_bn.ops.batch_normalization import Moments, move_towards
 from tinygrad_bn.ops.norm_arguments import require_correction
 from tinygrad_bn.tensors import Buffer, Parameter, Tensor
+
+_gathered: dict[RunningNormalization, list[Moments]] = {}
+"""What layers inside of `gathering` have seen. It belongs to a layer, whichever thread calls that,
+and stays behind when one is copied.
+"""
 
 
 class Normalization(Module):
@@ -140,10 +146,15 @@ class RunningNormalization(Normalization):
 
     def learn(self, moments: Moments) -> None:
         """Count a batch, and move the running statistics towards its moments; not while a forward
-        runs again for its gradient.
+        runs again for its gradient, and inside of `gathering` not yet.
         """
-        if not recomputing.get():
-            self.follow(moments, self.advance())
+        if recomputing.get():
+            return
+        gathered = _gathered.get(self)
+        if gathered is not None:
+            gathered.append(moments)
+            return
+        self.follow(moments, self.advance())
 
     def follow(self, moments: Moments, rate: float | Tensor) -> None:
         """Move the running statistics towards these moments."""
@@ -172,3 +183,23 @@ class RunningNormalization(Normalization):
             f", running_var_correction={self.running_var_correction!r}"
             f"{', stats_frozen=True' if self.stats_frozen else ''}"
         )
+
+
+@contextmanager
+def gathering(
+    layers: Iterable[RunningNormalization],
+) -> Generator[dict[RunningNormalization, list[Moments]]]:
+    """Let training forwards leave running statistics alone; what they would have learned instead,
+    by layer. Inside of another one it hides that one.
+    """
+    outer = {layer: _gathered.get(layer) for layer in layers}
+    inner: dict[RunningNormalization, list[Moments]] = {layer: [] for layer in outer}
+    _gathered.update(inner)
+    try:
+        yield inner
+    finally:
+        for layer, parts in outer.items():
+            if parts is None:
+                del _gathered[layer]
+            else:
+                _gathered[layer] = parts
