@@ -62,6 +62,7 @@ from tinygrad_bn.tensors import Tensor as Tensor
 
 if _TYPE_CHECKING:
     from tinygrad_bn import data as data
+    from tinygrad_bn import distributed as distributed
     from tinygrad_bn import io as io
     from tinygrad_bn import optim as optim
     from tinygrad_bn import utils as utils
@@ -71,7 +72,7 @@ if _TYPE_CHECKING:
     from tinygrad_bn.trainer import fit as fit
 
 # What is loaded when it is first asked for, so that an import costs little more than NumPy's.
-_PACKAGES = ("data", "io", "optim", "utils")
+_PACKAGES = ("data", "distributed", "io", "optim", "utils")
 _FUNCTIONS = {"evaluate": "trainer", "fit": "trainer", "load": "io", "save": "io"}
 
 

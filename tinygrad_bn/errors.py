@@ -43,6 +43,10 @@ class CaptureError(TinygradError):
     """Something a compiled step cannot replay."""
 
 
+class DistributedError(TinygradError):
+    """Ranks that cannot go on together: one failed, left, is late, or calls something else."""
+
+
 class StateError(TinygradError, KeyError):
     """A state dict that does not fit what it is loaded into."""
 
