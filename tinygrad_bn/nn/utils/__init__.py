@@ -6,6 +6,10 @@ from tinygrad_bn.nn.utils.clipping import clip_grad_value_ as clip_grad_value_
 from tinygrad_bn.nn.utils.clipping import get_total_norm as get_total_norm
 from tinygrad_bn.nn.utils.clipping import parameters_to_vector as parameters_to_vector
 from tinygrad_bn.nn.utils.clipping import vector_to_parameters as vector_to_parameters
+from tinygrad_bn.nn.utils.folding import Fold as Fold
+from tinygrad_bn.nn.utils.folding import FoldedBatchNorm as FoldedBatchNorm
+from tinygrad_bn.nn.utils.folding import fold_batch_norm as fold_batch_norm
+from tinygrad_bn.nn.utils.folding import folds_of as folds_of
 from tinygrad_bn.nn.utils.freezing import freeze_batch_norm as freeze_batch_norm
 from tinygrad_bn.nn.utils.freezing import unfreeze_batch_norm as unfreeze_batch_norm
 from tinygrad_bn.nn.utils.reestimation import update_bn as update_bn

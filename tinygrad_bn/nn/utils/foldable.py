@@ -1,0 +1,107 @@
+"""What batch norms are folded into, and how it takes them in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tinygrad_bn.nn.dropout import AlphaDropout, Dropout
+from tinygrad_bn.nn.linear import Identity, Linear
+from tinygrad_bn.nn.module import Module
+from tinygrad_bn.nn.normalization import BatchNorm
+from tinygrad_bn.tensors import Parameter, Tensor
+
+Scaled = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor] | None]
+"""From a module, and a scale and a shift for each channel, to its new weight and bias in float64;
+None if it has none such.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Foldable:
+    """How modules of a class, linear but for a bias, take in what is done to their channels.
+
+    Attributes
+    ----------
+    axis : that of the channels, in input and output.
+    outputs : for scale · y + shift, with the channels of y along axis 0 of the weight.
+    inputs : for y of scale · x + shift, with those of x along axis 1.
+    """
+
+    axis: int
+    outputs: Scaled
+    inputs: Scaled
+
+
+def outputs_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """scale (W x + b) + shift."""
+    weight = layer.weight.double()
+    weight = weight * scale.reshape(-1, *(1 for _ in weight.shape[1:]))
+    return weight, shift if layer.bias is None else layer.bias.double() * scale + shift
+
+
+def inputs_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """W (scale x + shift) + b."""
+    weight = layer.weight.double()
+    moved = weight @ shift
+    return weight * scale, moved if layer.bias is None else layer.bias.double() + moved
+
+
+FOLDABLE: dict[type[Module], Foldable] = {Linear: Foldable(-1, outputs_scaled, inputs_scaled)}
+"""What norms are folded into."""
+TRANSPARENT = (Identity, Dropout, AlphaDropout)
+"""What gives back its input in evaluation."""
+RANKS = range(2, 9)
+"""The ranks of input that are considered where a batch norm takes any."""
+
+
+def as_foldable(module: Module) -> tuple[type[Module], Foldable] | None:
+    """The class of the table that a module is of, and what it says."""
+    kind = next((kind for kind in type(module).__mro__ if kind in FOLDABLE), None)
+    return None if kind is None else (kind, FOLDABLE[kind])
+
+
+def is_plain(module: Module, kind: type[Module]) -> bool:
+    """Whether the module is of the kind and computes what that does."""
+    same = getattr(type(module), "forward", None) is kind.forward
+    return isinstance(module, kind) and same and "forward" not in vars(module)
+
+
+def is_hooked(module: Module) -> bool:
+    """Whether somebody watches the module, or changes what it takes and gives."""
+    hooks = module._hooks
+    return hooks is not None and bool(hooks.before or hooks.after or hooks.backward)
+
+
+def common_ranks(norm: BatchNorm, axis: int) -> list[int]:
+    """The ranks of input in which the norm's channels lie along this axis."""
+    return [
+        rank
+        for rank in norm.ranks or RANKS
+        if all(-rank <= a < rank for a in (axis, norm.axis)) and (norm.axis - axis) % rank == 0
+    ]
+
+
+def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """γ rstd and β - γ rstd mean, float64."""
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -scale * norm.running_mean.double()
+    return scale, shift if norm.bias is None else shift + norm.bias.double()
+
+
+def take_in(layer: Any, scaled: tuple[Tensor, Tensor]) -> bool:
+    """Give a layer a weight and a bias, rounded to its dtype; not if that leaves its range."""
+    weight, bias = (x.to(layer.weight.dtype) for x in scaled)
+    if not bool(weight.isfinite().all()) or not bool(bias.isfinite().all()):
+        return False
+    layer.weight.overwrite(weight.array)
+    layer.weight.grad = None
+    if layer.bias is None:
+        layer.bias = Parameter(bias, requires_grad=layer.weight.requires_grad)
+    else:
+        layer.bias.overwrite(bias.array)
+        layer.bias.grad = None
+    return True
