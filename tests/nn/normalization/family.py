@@ -210,8 +210,8 @@ class Results:
     dweight: Any = None
     dbias: Any = None
     x_hat: Any = None
-    incoming: Any = None
-    """γ dy / √(var + ε): dx before the statistics' share is taken from it."""
+    terms: Any = None
+    """The sizes of what dx is a difference of: γ dy, and what goes through the statistics."""
     ratio: float = 0.0
     """The largest |mean| / std of a group whose values differ."""
 
@@ -231,17 +231,17 @@ def exact(inputs: Inputs) -> Results:
     through = deviation * rstd * norm.over(shape, g * x_hat)
     if norm.centred:
         through = through + norm.over(shape, g)
-    through = through / norm.over(shape, counts)
-    g, counted = g.reshape(deviation.shape), counts.reshape(deviation.shape)
+    through = through / norm.over(shape, counts) * counts.reshape(deviation.shape)
+    g = g.reshape(deviation.shape)
     summed = norm.summed(shape)
     differing = np.where(var > 0, var, np.inf)
     return Results(
         y,
-        (rstd * (g - through * counted)).reshape(shape),
+        (rstd * (g - through)).reshape(shape),
         (dy * x_hat).sum(summed),
         dy.sum(summed),
         x_hat,
-        (rstd * g).reshape(shape),
+        (rstd * (np.abs(g) + np.abs(through))).reshape(shape),
         float(np.max(np.abs(mean) / np.sqrt(differing), initial=0.0)),
     )
 

@@ -65,7 +65,7 @@ def assert_within_roundings(inputs: Inputs, device: str, roundings: float = 8.0)
     if inputs.bias is not None:
         size = size + norm.spread(shape, np.abs(inputs.bias).astype(np.longdouble))
     assert np.all(np.abs(got.y - want.y) <= tolerance * size)
-    assert norm_of(got.dx - want.dx) <= tolerance * norm_of(want.incoming)
+    assert norm_of(got.dx - want.dx) <= tolerance * norm_of(want.terms)
     for grad, wanted, terms in (
         (got.dweight, want.dweight, np.abs(inputs.dy) * (1 + x_hat)),
         (got.dbias, want.dbias, np.abs(inputs.dy)),
