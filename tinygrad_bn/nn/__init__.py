@@ -58,9 +58,13 @@ from tinygrad_bn.nn.loss import NLLLoss as NLLLoss
 from tinygrad_bn.nn.loss import PoissonNLLLoss as PoissonNLLLoss
 from tinygrad_bn.nn.loss import SmoothL1Loss as SmoothL1Loss
 from tinygrad_bn.nn.module import Module as Module
+from tinygrad_bn.nn.normalization import TLU as TLU
 from tinygrad_bn.nn.normalization import BatchNorm1d as BatchNorm1d
 from tinygrad_bn.nn.normalization import BatchNorm2d as BatchNorm2d
 from tinygrad_bn.nn.normalization import BatchNorm3d as BatchNorm3d
+from tinygrad_bn.nn.normalization import EvoNormB0 as EvoNormB0
+from tinygrad_bn.nn.normalization import EvoNormS0 as EvoNormS0
+from tinygrad_bn.nn.normalization import FilterResponseNorm as FilterResponseNorm
 from tinygrad_bn.nn.normalization import GroupNorm as GroupNorm
 from tinygrad_bn.nn.normalization import InstanceNorm1d as InstanceNorm1d
 from tinygrad_bn.nn.normalization import InstanceNorm2d as InstanceNorm2d

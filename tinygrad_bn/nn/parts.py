@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tinygrad_bn.errors import DtypeError, ModuleError, StateError
 from tinygrad_bn.tensors import Buffer, Parameter, Tensor
@@ -14,18 +15,34 @@ if TYPE_CHECKING:
 PARAMETER, BUFFER, TRANSIENT, MODULE = "parameter", "buffer", "transient buffer", "module"
 
 
+class Derived(Protocol):
+    """An attribute that is computed from parts of a module whenever it is read."""
+
+    synonyms: Mapping[str, str]
+    """Other keys, in the state dicts of others, of the parts that it is computed from."""
+    spared: tuple[str, ...]
+    """The parts among those that weight decay is not for."""
+
+    def __call__(self, module: Any) -> Tensor:
+        """The value of the attribute."""
+
+
 class Parts:
     """The attributes of a module that are parts of it; `Module` adds what it does with them."""
 
     training: bool
     _kinds: dict[str, str]
     """Which attributes are parts, and of what kind, in order; a part may be None."""
+    _derived: Mapping[str, Derived] = MappingProxyType({})
+    """Attributes that stand for parts from which they are computed: see `nn.utils.weight_norm`."""
 
     def __init__(self) -> None:
         self.__dict__["_kinds"] = {}
         self.__dict__["training"] = True
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._derived:
+            raise StateError(f"expected {name!r} to be computed from other parts, got a value")
         kind = kind_of(value)
         kinds = self.__dict__.get("_kinds")
         if kinds is None:
@@ -45,6 +62,8 @@ class Parts:
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:  # only called for what is not there
+        if name in self._derived:
+            return self._derived[name](self)
         if "_kinds" not in self.__dict__ and name in ("_kinds", "training"):
             raise ModuleError(f"expected {type(self).__name__}.__init__ to call super().__init__()")
         raise ModuleError(f"{type(self).__name__!r} has no attribute {name!r}")

@@ -28,6 +28,7 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> Incompatible
     if not isinstance(state, Mapping):
         raise StateError(f"expected a mapping from names to tensors, got {type(state).__name__}")
     targets = module.state_dict()
+    state = under_own_names(module, state)
     missing = [key for key in targets if key not in state]
     unexpected = [key for key in state if key not in targets]
     problems = [
@@ -47,6 +48,21 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> Incompatible
             if key in state:
                 target.overwrite(native(state[key], target))
     return IncompatibleKeys(missing, unexpected)
+
+
+def under_own_names(module: Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict with the keys that others have for parts of reparametrized weights, such as
+    PyTorch's ``parametrizations``, as those of this module.
+    """
+    own = {
+        f"{path}.{theirs}".lstrip("."): f"{path}.{ours}".lstrip(".")
+        for path, part in module.named_modules(remove_duplicate=False)
+        for derived in part._derived.values()
+        for theirs, ours in derived.synonyms.items()
+    }
+    if not own:
+        return state
+    return {own.get(key, key) if own.get(key) not in state else key: state[key] for key in state}
 
 
 def misfit(target: Variable, value: Any, key: str) -> str | None:

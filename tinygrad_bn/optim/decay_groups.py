@@ -11,8 +11,9 @@ from tinygrad_bn.tensors import Parameter
 def param_groups(model: Module, weight_decay: float = 1e-2) -> list[Group]:
     """The parameters of a model in two groups: those that decay, and those to be spared.
 
-    Spared are the parameters of normalization modules, whatever their shape, and all vectors and
-    scalars: biases and scales, which decay would pull away from what they are for.
+    Spared are the parameters of normalization modules, whatever their shape, the lengths of weights
+    under `nn.utils.weight_norm`, and all vectors and scalars: biases and scales, which decay would
+    pull away from what they are for.
 
     Returns
     -------
@@ -21,8 +22,9 @@ def param_groups(model: Module, weight_decay: float = 1e-2) -> list[Group]:
     decaying: dict[Parameter, None] = {}
     spared: dict[Parameter, None] = {}
     for module in model.modules():
-        for p in module.parameters(recurse=False):
-            if isinstance(module, Normalization) or p.ndim < 2:
+        lengths = {name for derived in module._derived.values() for name in derived.spared}
+        for name, p in module.named_parameters(recurse=False):
+            if isinstance(module, Normalization) or p.ndim < 2 or name in lengths:
                 spared[p] = None
             else:
                 decaying[p] = None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from tests.ops.samples import Sample, normal, uniform
+from tinygrad_bn.ops.deviation import BatchDeviation, RowDeviation
+from tinygrad_bn.ops.filter_response import FilterResponse
 
 
 def batch(t, x, w, b):
@@ -53,6 +57,29 @@ def response(x, size, alpha=0.5, **options):
         order=3,
         notes=f"n={size}" + "".join(f"-{k}={v}" for k, v in options.items()),
     )
+
+
+def filter_response(_, x, w=None, b=None, learned=None):
+    rows = (*x.shape[:2], 1, math.prod(x.shape[2:]))
+    return FilterResponse.apply(x, w, b, learned, rows=rows, eps=1e-2)
+
+
+def batch_deviation(_, x):
+    return BatchDeviation.apply(x, eps=1e-2)[0]
+
+
+def row_deviation(groups):
+    def function(_, x):
+        n, c, *space = x.shape
+        rows = (n, groups, c // groups, math.prod(space))
+        return RowDeviation.apply(x, rows=rows, eps=1e-2)
+
+    return function
+
+
+def ours(name, function, *inputs, **options):
+    """A sample of an operation that PyTorch does not have; tests of its layers compose it there."""
+    return Sample(name, function, inputs, order=3, oracle=False, **options)
 
 
 AFFINE = (normal(3, seed=1), normal(3, seed=2))
@@ -139,4 +166,13 @@ SAMPLES = [
     response(normal(2, 5, 2, 2), 5, beta=0.5),
     response(normal(2, 3, 2), 9),
     response(normal(1, 1, 2), 1),
+    ours("filter_response", filter_response, normal(2, 3, 5), *AFFINE),
+    ours("filter_response", filter_response, normal(2, 3, 2, 2), *AFFINE, normal(1)),
+    ours("filter_response", filter_response, normal(4, 3), *AFFINE, normal(1, seed=1)),
+    ours("filter_response", filter_response, normal(2, 2, 3), notes="plain"),
+    ours("batch_deviation", batch_deviation, normal(6, 3)),
+    ours("batch_deviation", batch_deviation, normal(2, 3, 4)),
+    ours("row_deviation", row_deviation(1), normal(2, 3, 2), notes="groups=1"),
+    ours("row_deviation", row_deviation(2), normal(2, 4, 3), notes="groups=2"),
+    ours("row_deviation", row_deviation(3), normal(2, 3, 4), notes="groups=3"),
 ]

@@ -6,6 +6,10 @@ from tinygrad_bn.nn.normalization.batch import BatchNorm as BatchNorm
 from tinygrad_bn.nn.normalization.batch import BatchNorm1d as BatchNorm1d
 from tinygrad_bn.nn.normalization.batch import BatchNorm2d as BatchNorm2d
 from tinygrad_bn.nn.normalization.batch import BatchNorm3d as BatchNorm3d
+from tinygrad_bn.nn.normalization.evo import EvoNormB0 as EvoNormB0
+from tinygrad_bn.nn.normalization.evo import EvoNormS0 as EvoNormS0
+from tinygrad_bn.nn.normalization.filter_response import TLU as TLU
+from tinygrad_bn.nn.normalization.filter_response import FilterResponseNorm as FilterResponseNorm
 from tinygrad_bn.nn.normalization.group import GroupNorm as GroupNorm
 from tinygrad_bn.nn.normalization.instance import InstanceNorm as InstanceNorm
 from tinygrad_bn.nn.normalization.instance import InstanceNorm1d as InstanceNorm1d
