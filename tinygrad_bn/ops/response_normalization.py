@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.ops.moments import wide
@@ -182,7 +183,7 @@ def scale_of(x: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
         size = xp.abs(wide(backend, x.array))
         scale = (xp.max if p > 0 else xp.min)(size, axis=dims, keepdims=True)
         scale = xp.where(xp.logical_and(scale > 0, xp.isfinite(scale)), scale, 1.0)
-    return type(x).wrap(scale, backend)
+    return Variable.tensor_class.wrap(scale, backend)  # type: ignore[no-any-return]
 
 
 def local_response_norm(
