@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import tinygrad_bn as tg
+from tinygrad_bn import nn
 from tinygrad_bn.nn import functional as F
 
 Shape = tuple[int, ...]
@@ -137,6 +138,17 @@ def instance(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
     return F.instance_norm(x, None, None, weight, bias, eps=eps)
 
 
+def filter_response(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+    options: dict[str, Any] = {"eps": eps, "affine": False}
+    return with_affine(nn.FilterResponseNorm(x.shape[1], **options), weight, bias)(x)
+
+
+def with_affine(layer: Any, weight: Any, bias: Any) -> Any:
+    """A layer that computes with tensors of somebody else's instead of parameters."""
+    layer.weight, layer.bias = weight, bias
+    return layer
+
+
 NORMS = (
     Norm("batch", batch, lambda n, c, s: (n + 1, c), (0,)),
     Norm("batch_1d", batch, lambda n, c, s: (n, c, s + 1), (0, 2)),
@@ -151,6 +163,7 @@ NORMS = (
     Norm("group_2d", group, lambda n, c, s: (n, 4 * c, s, 1), (2, 3, 4), grouped=in_two_groups),
     Norm("instance", instance, lambda n, c, s: (n, c, s + 1), (2,)),
     Norm("instance_2d", instance, lambda n, c, s: (n, c, s, 2), (2, 3)),
+    Norm("filter_response", filter_response, lambda n, c, s: (n, c, s + 1), (2,), centred=False),
 )
 
 

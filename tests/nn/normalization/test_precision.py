@@ -7,7 +7,7 @@ figures in ``test_gradients.py``; sums, containment and bits in ``test_propertie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_bn as tg
+from tests.distributed.watched import spawn
 from tests.nn.normalization.family import NORMS, Inputs, Results, drawn, exact, ours
 from tests.two_backends import dtype_named
 from tinygrad_bn import nn
@@ -27,16 +28,6 @@ from tinygrad_bn.nn import functional as F
 UNIT = {"float64": 2**-53, "float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
 """Half a unit in the last place of a number from 1 to 2: what one rounding may cost it."""
 every_norm = pytest.mark.parametrize("norm", NORMS, ids=str)
-
-
-@pytest.fixture(params=["cpu", "cpu-reference", "cuda"], scope="module")
-def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each backend, and the CPU without its kernels."""
-    if request.param == "cpu-reference":
-        with tg.reference_kernels():
-            yield "cpu"
-    else:
-        yield request.param
 
 
 def norm_of(value: Any) -> float:
@@ -98,7 +89,7 @@ class TestEveryShapeOffsetAndScale:
     def test_errs_by_roundings(
         self,
         norm,
-        device,
+        route,
         sizes,
         offset,
         in_units_of_the_scale,
@@ -119,7 +110,7 @@ class TestEveryShapeOffsetAndScale:
             eps=1e-5 * (scale**2 if scaled_eps else 1),
             affine=affine,
         )
-        assert_within_roundings(inputs, device)
+        assert_within_roundings(inputs, route)
 
     @every_norm
     @settings(max_examples=8, deadline=None)
@@ -130,12 +121,12 @@ class TestEveryShapeOffsetAndScale:
         dtype=st.sampled_from(["float16", "bfloat16"]),
         seed=st.integers(0, 99),
     )
-    def test_rounds_sixteen_bits_once(self, norm, device, sizes, offset, scale, dtype, seed):
+    def test_rounds_sixteen_bits_once(self, norm, route, sizes, offset, scale, dtype, seed):
         """To the number of 16 bits that is nearest, but where float32 lay between two of them."""
         inputs = drawn(
             norm, norm.sizes(*sizes), seed, dtype_named(dtype), offset=offset, scale=scale
         )
-        got, want = ours(inputs, device).y.astype(np.float64), exact(inputs).y
+        got, want = ours(inputs, route).y.astype(np.float64), exact(inputs).y
         smallest = 2.0**-24 if dtype == "float16" else 0.0
         assert np.all(np.abs(got - want) <= 1.01 * UNIT[dtype] * np.abs(want) + smallest)
 
@@ -159,42 +150,66 @@ class TestNamedFigures:
     @pytest.mark.parametrize(
         ("offset", "scale"), [(1e4, 1e-2), (1e4, 1.0), (1e5, 1.0), (-1e6, 1.0), (1e-6, 1.0)]
     )
-    def test_far_from_zero(self, norm, device, offset, scale):
-        got, want = figures(ordinary(norm, offset=offset, scale=scale), device)
+    def test_far_from_zero(self, norm, route, offset, scale):
+        got, want = figures(ordinary(norm, offset=offset, scale=scale), route)
         assert np.max(np.abs(got.y - want.y)) <= 2e-6
         assert relative(got.dx, want.dx) <= 1e-6
 
     @every_norm
     @pytest.mark.parametrize("scale", [1e-30, 1e30])
     @pytest.mark.parametrize("scaled_eps", [True, False], ids=["eps_scaled", "eps_as_it_is"])
-    def test_at_extreme_scales(self, norm, device, scale, scaled_eps):
+    def test_at_extreme_scales(self, norm, route, scale, scaled_eps):
         """Also where ε dominates, and x̂ is 1e-28: its own size is what the error is told in."""
         eps = 1e-5 * (scale**2 if scaled_eps else 1)
-        got, want = figures(ordinary(norm, scale=scale, eps=eps), device)
+        got, want = figures(ordinary(norm, scale=scale, eps=eps), route)
         size = np.sqrt(np.mean(np.square(want.x_hat)))
         assert np.max(np.abs(got.y - want.y)) <= 2e-6 * size
         assert relative(got.dx, want.dx) <= 1e-6
 
     @pytest.mark.parametrize("norm", [norm for norm in NORMS if norm.centred], ids=str)
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-    def test_a_constant_channel_gives_exactly_its_bias(self, norm, device, dtype):
+    def test_a_constant_channel_gives_exactly_its_bias(self, norm, route, dtype):
         inputs = drawn(norm, norm.sizes(9, 3, 7), dtype=dtype_named(dtype))
         bias = np.broadcast_to(norm.spread(inputs.x.shape, inputs.bias), inputs.x.shape)
         for value in (0.1, -1e4 / 3, 6e-8, *((1e-30, -1e30) if dtype != "float16" else ())):
             x = np.full_like(inputs.x, value)
-            np.testing.assert_array_equal(ours(replace(inputs, x=x), device).y, bias)
+            np.testing.assert_array_equal(ours(replace(inputs, x=x), route).y, bias)
+
+
+class TestShards:
+    @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+    @pytest.mark.parametrize("offset", [0.0, 1e4, -1e6])
+    def test_merge_without_loss(self, route, offset, scale):
+        """Moments of shards, one far from the others, are merged as exactly as they are taken."""
+        inputs = ordinary(NORMS[0], offset=offset * scale, scale=scale, eps=1e-5 * scale**2)
+        inputs.x[:7] += np.float32(1e3 * scale)
+        cuts = (7, 7, 40, 41)  # and so one is empty
+
+        def of_rank(x: Any, dy: Any) -> Results:
+            layer = nn.SyncBatchNorm(inputs.x.shape[1], eps=inputs.eps, affine=False)
+            leaf = tg.tensor(x, device=route, requires_grad=True)
+            y = layer.to(route)(leaf)
+            y.backward(tg.tensor(dy, device=route))
+            return Results(y.detach().cpu().numpy(), leaf.grad.cpu().numpy())
+
+        shards = list(zip(np.split(inputs.x, cuts), np.split(inputs.dy, cuts), strict=True))
+        found = spawn(lambda rank: of_rank(*shards[rank]), len(shards))
+        want = exact(inputs)
+        y, dx = (np.concatenate([getattr(r, name) for r in found]) for name in ("y", "dx"))
+        assert np.max(np.abs(y - want.y)) <= 2e-6
+        assert relative(dx, want.dx) <= 1e-6
 
 
 class TestSixteenBits:
     @every_norm
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-    def test_an_eps_that_they_have_not_counts(self, norm, device, dtype):
+    def test_an_eps_that_they_have_not_counts(self, norm, route, dtype):
         """Float16 has no number from 0 to 3e-8: an ε of 1e-9 is as large as the variance here, and
         would be 0 in it.
         """
         inputs = drawn(norm, norm.sizes(16, 3, 8), dtype=dtype_named(dtype), scale=3e-5, eps=1e-9)
         inputs = replace(inputs, dy=inputs.dy / 100)  # dx is thousands of times dy, up to 65504
-        assert_within_roundings(inputs, device, roundings=2.0)
+        assert_within_roundings(inputs, route, roundings=2.0)
 
 
 RUNNING: dict[str, Callable[..., nn.Module]] = {
@@ -221,12 +236,12 @@ class TestRunningStatistics:
             ("bfloat16", 100.0, 3.0),
         ],
     )
-    def test_after_one_batch_are_its_own(self, name, device, momentum, dtype, offset, scale):
+    def test_after_one_batch_are_its_own(self, name, route, momentum, dtype, offset, scale):
         """Rounded once, to float32 at least; 2e-16 of the mean is the error of its own sum."""
         dtype = dtype_named(dtype)
-        layer = RUNNING[name](3, momentum=momentum, device=device, dtype=dtype)
+        layer = RUNNING[name](3, momentum=momentum, device=route, dtype=dtype)
         x = (offset + scale * np.random.default_rng(0).standard_normal((64, 3, 3))).astype(dtype)
-        layer(tg.tensor(x, dtype=dtype, device=device))
+        layer(tg.tensor(x, dtype=dtype, device=route))
         axes = (0, 1) if name == "batch_last" else (0, 2)
         mean = np.longdouble(x).mean(axes)
         var = np.longdouble(x).var(axes, ddof=0 if name == "batch_biased" else 1)
@@ -240,8 +255,8 @@ class TestRunningStatistics:
         # the square of the mean's error is what a variance of float64 may gain
         assert np.all(np.abs(running_var - var) <= (unit + 2e-15) * var + (4e-16 * mean) ** 2)
 
-    def test_of_sixteen_bits_stay_in_float32_when_the_layer_is_cast(self, device):
-        layer = nn.BatchNorm1d(3, dtype=tg.float16, device=device)
+    def test_of_sixteen_bits_stay_in_float32_when_the_layer_is_cast(self, route):
+        layer = nn.BatchNorm1d(3, dtype=tg.float16, device=route)
         for dtype in (tg.float32, tg.float16, dtype_named("bfloat16")):
             layer.to(dtype)
             assert layer.weight.dtype == dtype
@@ -252,27 +267,27 @@ class TestOneValueAChannel:
     """Never NaN: an error that says what to do, or the running statistics."""
 
     @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1)])
-    def test_is_an_error_or_normalised_by_the_running_statistics(self, device, shape):
-        x = tg.full(shape, 5.0, device=device)
+    def test_is_an_error_or_normalised_by_the_running_statistics(self, route, shape):
+        x = tg.full(shape, 5.0, device=route)
         with pytest.raises(ShapeError, match="on_single"):
-            nn.BatchNorm1d(3, device=device)(x)
-        layer = nn.BatchNorm1d(3, on_single="running", device=device)
+            nn.BatchNorm1d(3, device=route)(x)
+        layer = nn.BatchNorm1d(3, on_single="running", device=route)
         np.testing.assert_array_equal(layer(x).tolist(), layer.eval()(x).tolist())
 
     @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1)])
-    def test_is_an_error_of_the_function(self, device, shape):
+    def test_is_an_error_of_the_function(self, route, shape):
         with pytest.raises(ShapeError, match="more than one value"):
-            F.batch_norm(tg.ones(shape, device=device), None, None, training=True)
+            F.batch_norm(tg.ones(shape, device=route), None, None, training=True)
 
-    def test_under_a_mask_too(self, device):
-        mask = tg.tensor([True, False, False], device=device)
+    def test_under_a_mask_too(self, route):
+        mask = tg.tensor([True, False, False], device=route)
         with pytest.raises(ShapeError, match="more than one value"):
-            F.batch_norm(tg.ones(3, 2, device=device), None, None, training=True, mask=mask)
-        layer = nn.BatchNorm1d(2, on_single="running", device=device)
-        y = layer(tg.full((3, 2), 5.0, device=device), mask)
+            F.batch_norm(tg.ones(3, 2, device=route), None, None, training=True, mask=mask)
+        layer = nn.BatchNorm1d(2, on_single="running", device=route)
+        y = layer(tg.full((3, 2), 5.0, device=route), mask)
         assert np.isfinite(y.tolist()).all()
 
-    def test_of_a_row_is_exactly_its_bias(self, device):
-        bias = tg.tensor([0.3], device=device)
-        y = F.layer_norm(tg.full((4, 1), 7.0, device=device), 1, tg.ones(1, device=device), bias)
+    def test_of_a_row_is_exactly_its_bias(self, route):
+        bias = tg.tensor([0.3], device=route)
+        y = F.layer_norm(tg.full((4, 1), 7.0, device=route), 1, tg.ones(1, device=route), bias)
         assert y.tolist() == [[bias.item()]] * 4
