@@ -177,9 +177,11 @@ class RunningNormalization(Normalization):
         return count.detach().double().reciprocal()
 
     def extra_repr(self) -> str:
+        absent = [name for name in ("weight", "bias") if getattr(self, name) is None]
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"
+            f"{''.join(f', {name}=False' for name in absent if self.affine)}"
             f", running_var_correction={self.running_var_correction!r}"
             f"{', stats_frozen=True' if self.stats_frozen else ''}"
         )
