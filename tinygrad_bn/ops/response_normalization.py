@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.ops.moments import wide
@@ -45,15 +44,16 @@ class Normalize(Function):
             norm = p_norm(xp, x, p, dims)
         else:
             norm = p_norm(xp, x / scale, p, dims) * scale
-        self.small = norm < eps
-        self.divisor = xp.where(self.small, eps, norm)
+        small = norm < eps
+        self.divisor = xp.where(small, eps, norm)
+        self.norm = xp.where(small, math.inf, norm)
         return xp.astype(x / self.divisor, self.x.dtype)
 
     def backward(self, dy: Array, /) -> tuple[Array, None]:
         xp, dy = self.xp, wide(self.backend, dy)
-        y = wide(self.backend, self.x) / self.divisor
-        along = xp.sum(dy * y, axis=self.dims, keepdims=True)
-        through_norm = xp.where(self.small, 0.0, along) * slope_of_norm(xp, y, self.p, self.dims)
+        unit = wide(self.backend, self.x) / self.norm  # 0 where it is ε that divides
+        along = xp.sum(dy * unit, axis=self.dims, keepdims=True)
+        through_norm = along * slope_of_norm(xp, unit, self.p, self.dims)
         return xp.astype((dy - through_norm) / self.divisor, self.x.dtype), None
 
 
@@ -77,7 +77,7 @@ def p_norm(xp: Any, x: Array, p: float, dims: tuple[int, ...]) -> Array:
 
 
 def slope_of_norm(xp: Any, y: Array, p: float, dims: tuple[int, ...]) -> Array:
-    """The gradient of the p-norm at y, whose norm is 1; the extremes share that of p = ±∞."""
+    """The gradient of the p-norm at y, whose norm is 1 or 0; the extremes share that of p = ±∞."""
     if p == 2:
         return y
     if p == 0:
@@ -183,7 +183,7 @@ def scale_of(x: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
         size = xp.abs(wide(backend, x.array))
         scale = (xp.max if p > 0 else xp.min)(size, axis=dims, keepdims=True)
         scale = xp.where(xp.logical_and(scale > 0, xp.isfinite(scale)), scale, 1.0)
-    return Variable.tensor_class.wrap(scale, backend)  # type: ignore[no-any-return]
+    return x.wrap_like(scale)  # type: ignore[no-any-return]
 
 
 def local_response_norm(

@@ -76,6 +76,14 @@ class TestNormalize:
         y = F.normalize(x, eps=0.1)
         np.testing.assert_allclose(y.tolist(), [[0.03, 0.04], [0.6, 0.8]], rtol=1e-6)
 
+    @pytest.mark.parametrize("p", [-1.5, -math.inf])
+    def test_epsilon_divides_long_vectors_whose_norm_is_short_too(self, p, device):
+        x = tg.tensor([[1e-200, 1.0]], dtype=tg.float64, device=device, requires_grad=True)
+        y = F.normalize(x, p)
+        y.sum().backward()
+        np.testing.assert_allclose(y.tolist(), [[1e-188, 1e12]])
+        np.testing.assert_allclose(x.grad.tolist(), [[1e12, 1e12]])
+
     def test_epsilon_does_not_underflow_in_sixteen_bits(self, device):
         x = tg.tensor([[0.0, 0.0], [300.0, 400.0]], dtype=tg.float16, device=device)
         y = F.normalize(x)
