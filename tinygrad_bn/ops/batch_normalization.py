@@ -56,7 +56,8 @@ def by_position(xp: Any, mask: Array | None, axis: int) -> Array | None:
 
 class BatchNorm(Function):
     """x by its own statistics, of each channel along ``axis``; mean and biased variance come along,
-    each (C,). ``counts`` says how many values a channel each rank of the ``group`` has.
+    each (C,), unless they are known already and given. ``counts`` says how many values a channel
+    each rank of the ``group`` has.
     """
 
     auxiliary = True
@@ -67,6 +68,8 @@ class BatchNorm(Function):
         weight: Array | None,
         bias: Array | None,
         mask: Array | None,
+        mean: Array | None = None,
+        var: Array | None = None,
         *,
         eps: float,
         axis: int,
@@ -76,7 +79,8 @@ class BatchNorm(Function):
         xp = self.xp
         self.shape, self.axis, self.group, self.count = x.shape, axis, group, sum(counts)
         x, self.mask = by_channel(xp, x, axis), by_position(xp, mask, axis)
-        mean, var = batch_moments(self.backend, x, self.mask)
+        if mean is None or var is None or isinstance(x, Variable):  # a replay needs their history
+            mean, var = batch_moments(self.backend, x, self.mask)
         if group is not None:
             parts = gathered(group, xp.stack([mean, var]))
             mean, var = merged_moments(xp, counts, parts[:, 0], parts[:, 1])
@@ -85,12 +89,12 @@ class BatchNorm(Function):
         y = batch_normalize(self.backend, x, mean, rstd, weight, bias)
         return xp.reshape(y, self.shape), mean, var
 
-    def backward(self, dy: Array, /) -> tuple[Array | None, Array, Array, None]:
+    def backward(self, dy: Array, /) -> tuple[Array | None, ...]:
         xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
         kept = (self.x, self.mean, self.rstd)
         dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
         if not self.needs[0]:
-            return None, dweight, dbias, None
+            return None, dweight, dbias, None, None, None
         sums = (dbias, dweight)
         if self.group is not None:
             both = reduced(self.group, xp.stack(sums))
@@ -99,7 +103,7 @@ class BatchNorm(Function):
         dx = batch_grad_input(
             self.backend, dy, *kept, self.weight, mean_dy, mean_dy_x_hat, self.mask
         )
-        return xp.reshape(dx, self.shape), dweight, dbias, None
+        return xp.reshape(dx, self.shape), dweight, dbias, None, None, None
 
 
 class FixedBatchNorm(Function):
@@ -162,6 +166,15 @@ class Moments:
         return Moments(wrap(mean, source.backend), wrap(var, source.backend), sum(counts))
 
 
+def moments_of(input: Tensor, mask: Tensor | None, axis: int, count: int) -> Moments:
+    """The moments of a batch, which have no gradient; what comes in has been checked."""
+    backend, kept = input.backend, None if mask is None else mask.array
+    with current(backend):
+        x, kept = by_channel(backend.xp, input.array, axis), by_position(backend.xp, kept, axis)
+        mean, var = batch_moments(backend, x, kept)
+    return Moments(input.wrap_like(mean), input.wrap_like(var), count)
+
+
 def normalized_by_batch(
     input: Tensor,
     weight: Tensor | None,
@@ -172,10 +185,17 @@ def normalized_by_batch(
     axis: int,
     counts: Sequence[int],
     group: Group | None = None,
+    known: Moments | None = None,
 ) -> tuple[Tensor, Moments]:
-    """The input by the statistics of the batch, and those; what comes in has been checked."""
+    """The input by the statistics of the batch, and those; what comes in has been checked.
+
+    Parameters
+    ----------
+    known : the statistics, where they have been computed already.
+    """
+    given = (None, None) if known is None else (known.mean, known.var)
     y, mean, var = BatchNorm.apply(
-        input, weight, bias, mask, eps=eps, axis=axis, counts=counts, group=group
+        input, weight, bias, mask, *given, eps=eps, axis=axis, counts=counts, group=group
     )
     return y, Moments(mean, var, sum(counts))
 
