@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_bn import creation
-from tinygrad_bn.errors import ShapeError
+from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.normalization.base import Normalization
 from tinygrad_bn.nn.normalization.channels import ChannelNormalization
 from tinygrad_bn.ops.batch_normalization import Moments
 from tinygrad_bn.ops.deviation import BatchDeviation, RowDeviation
 from tinygrad_bn.ops.elementwise import maximum
-from tinygrad_bn.ops.norm_arguments import require_channels, require_eps, require_floats
+from tinygrad_bn.ops.norm_arguments import require_channels, require_floats
 from tinygrad_bn.ops.row_normalization import require_groups
 from tinygrad_bn.ops.unary import sigmoid
 from tinygrad_bn.tensors import Parameter, Tensor
@@ -231,7 +231,8 @@ class EvoNormS0(Evolved):
     ) -> None:
         super().__init__()
         require_groups(groups, num_features)
-        require_eps(eps, training=True)
+        if not eps > 0:
+            raise ArgumentError(f"expected eps > 0, got {eps}")
         self.num_features = num_features
         self.groups = groups
         self.eps = eps

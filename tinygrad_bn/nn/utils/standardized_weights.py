@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
-from tinygrad_bn.errors import ShapeError
+from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.utils.reparametrization import (
     Reparametrization,
@@ -14,7 +14,6 @@ from tinygrad_bn.nn.utils.reparametrization import (
     remove,
     weight_to_replace,
 )
-from tinygrad_bn.ops.norm_arguments import require_eps
 from tinygrad_bn.ops.row_normalization import RowNorm
 from tinygrad_bn.tensors import Tensor
 
@@ -93,7 +92,8 @@ def weight_standardization(
     """
     weight = weight_to_replace(module, name, WeightStandardization)
     axis = axis_of(weight, dim)
-    require_eps(eps, training=True)
+    if not eps > 0:
+        raise ArgumentError(f"expected eps > 0, got {eps}")
     if weight.numel() < 2 * max(weight.shape[axis], 1):
         raise ShapeError(f"expected two weights or more for each output, got {weight.shape}")
     WeightStandardization(name, axis, eps, gain).install(module, weight)
