@@ -79,5 +79,6 @@ from tinygrad_bn.nn.normalization import PowerNorm as PowerNorm
 from tinygrad_bn.nn.normalization import RenormRamp as RenormRamp
 from tinygrad_bn.nn.normalization import RMSNorm as RMSNorm
 from tinygrad_bn.nn.normalization import ScaleNorm as ScaleNorm
+from tinygrad_bn.nn.normalization import SyncBatchNorm as SyncBatchNorm
 from tinygrad_bn.tensors import Buffer as Buffer
 from tinygrad_bn.tensors import Parameter as Parameter

@@ -26,3 +26,4 @@ from tinygrad_bn.nn.normalization.renorm import RenormRamp as RenormRamp
 from tinygrad_bn.nn.normalization.response import LocalResponseNorm as LocalResponseNorm
 from tinygrad_bn.nn.normalization.rms import RMSNorm as RMSNorm
 from tinygrad_bn.nn.normalization.scale import ScaleNorm as ScaleNorm
+from tinygrad_bn.nn.normalization.sync import SyncBatchNorm as SyncBatchNorm
