@@ -22,6 +22,6 @@ from tinygrad_bn.nn.utils.standardized_weights import (
 from tinygrad_bn.nn.utils.standardized_weights import (
     weight_standardization as weight_standardization,
 )
+from tinygrad_bn.nn.utils.synchronization import convert_sync_batch_norm as convert_sync_batch_norm
 from tinygrad_bn.nn.utils.weight_normalization import remove_weight_norm as remove_weight_norm
 from tinygrad_bn.nn.utils.weight_normalization import weight_norm as weight_norm
-from tinygrad_bn.nn.utils.synchronization import convert_sync_batch_norm as convert_sync_batch_norm
