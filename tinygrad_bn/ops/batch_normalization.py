@@ -99,7 +99,7 @@ class BatchNorm(Function):
         if self.group is not None:
             both = reduced(self.group, xp.stack(sums))
             sums = both[0], both[1]
-        mean_dy, mean_dy_x_hat = (total / self.count for total in sums)
+        mean_dy, mean_dy_x_hat = (total / max(self.count, 1) for total in sums)
         dx = batch_grad_input(
             self.backend, dy, *kept, self.weight, mean_dy, mean_dy_x_hat, self.mask
         )
@@ -207,7 +207,9 @@ def move_towards(
     momentum: float | Tensor,
     correction: str = "unbiased",
 ) -> None:
-    """Move running statistics towards those of a batch, in place."""
+    """Move running statistics towards those of a batch, in place; from nothing follows nothing."""
+    if not moments.count:
+        return
     for running, value, factor in (
         (running_mean, moments.mean, 1.0),
         (running_var, moments.var, moments.factor(correction)),
@@ -252,8 +254,8 @@ def batch_norm(
     Raises
     ------
     ShapeError
-        For a rank below 2, vectors of another length than C, another mask, or less than two values
-        a channel in training.
+        For a rank below 2, vectors of another length than C, another mask, or a single value a
+        channel in training. A batch of no values gives none, and moves nothing.
     ArgumentError
         If there are neither running statistics nor ``training``, or ε is negative, or 0 in
         training: a channel of equal values would be divided by it.
@@ -263,6 +265,8 @@ def batch_norm(
     Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
     """
     require_floats(input)
+    if input.shape == (0,):  # no samples of no channels, which PyTorch takes in this shape too
+        return input.clone()
     axis = axis_of_channels(input, axis)
     require_eps(eps, training)
     require_correction(running_var_correction)

@@ -90,14 +90,14 @@ def values_per_channel(input: Tensor, axis: int, mask: Tensor | None = None) -> 
 
 
 def require_several(count: int, input: Tensor) -> None:
-    """Refuse batch statistics of fewer than two values a channel.
+    """Refuse batch statistics of fewer than two values a channel; a batch of nothing has none.
 
     Raises
     ------
     ShapeError
-        If there is but one, or none.
+        If there is but one, or a mask leaves none.
     """
-    if count < 2:
+    if count < 2 and (count or input.numel()):
         raise ShapeError(
             f"expected more than one value for each channel in training, got {count} of "
             f"{input.shape}: batch statistics of a single value are its own; use eval(), a larger "

@@ -145,10 +145,10 @@ class RunningNormalization(Normalization):
         return self
 
     def learn(self, moments: Moments) -> None:
-        """Count a batch, and move the running statistics towards its moments; not while a forward
-        runs again for its gradient, and inside of `gathering` not yet.
+        """Count a batch that has values, and move the running statistics towards its moments; not
+        while a forward runs again for its gradient, and inside of `gathering` not yet.
         """
-        if recomputing.get():
+        if recomputing.get() or not moments.count:
             return
         gathered = _gathered.get(self)
         if gathered is not None:

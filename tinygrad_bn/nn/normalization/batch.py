@@ -68,7 +68,8 @@ class BatchNorm1d(BatchNorm):
     Raises
     ------
     ShapeError
-        For another rank or number of channels, and for less than two values a channel in training.
+        For another rank or number of channels, and for a single value a channel in training. A
+        batch of no samples gives an empty result, and is not counted.
     ArgumentError
         For an ε below 0, and for 0 in training.
 
