@@ -58,6 +58,14 @@ def test_gradient_penalty_makes_the_fit_smoother():
     assert slopes[0] > slopes[1] > slopes[2]
 
 
+def test_synchronised_ranks_learn_what_one_does_with_the_whole_batch():
+    out = run("06").stdout
+    apart, together = [float(d) for d in re.findall(r"by (\S+)\n", out)]
+    assert apart > 1e-2
+    assert together < 1e-12  # sums in another order
+    assert out.count("the same: True") == 2
+
+
 def test_gpu_example_runs_on_the_cpu_and_refuses_without_a_gpu(tmp_path):
     assert "5 steps on cpu" in run("05", "--device", "cpu", "--steps", "5").stdout
     refused = subprocess.run(

@@ -48,8 +48,8 @@ class SyncBatchNorm(BatchNorm):
     Raises
     ------
     ShapeError
-        For rank 1 or another number of channels; on all ranks, for less than two values a channel
-        over them all in training.
+        For rank 1 or another number of channels; on all ranks, for a single value a channel over
+        them all in training. No samples on any of them give an empty result, and are not counted.
     ArgumentError
         For an ε below 0, and for 0 in training.
     DistributedError
