@@ -17,6 +17,7 @@ from tinygrad_bn.errors import ArgumentError, ShapeError, StateError
 from tinygrad_bn.nn.utils import (
     accumulate_statistics,
     freeze_batch_norm,
+    spectral_norm,
     unfreeze_batch_norm,
     update_bn,
 )
@@ -201,6 +202,45 @@ class TestUpdateBn:
         for key, value in theirs.state_dict().items():
             np.testing.assert_allclose(ours.state_dict()[key].numpy(), value, atol=1e-13)
 
+    @pytest.mark.parametrize(
+        "norm",
+        [
+            lambda: nn.GhostBatchNorm(4, 8),
+            lambda: nn.BatchRenorm(4),
+            lambda: nn.MeanOnlyBatchNorm(4),
+            lambda: nn.SyncBatchNorm(4),
+            lambda: nn.EvoNormB0(4),
+        ],
+        ids=["ghost", "renorm", "mean-only", "sync", "evo"],
+    )
+    def test_every_kind_of_batch_norm_takes_part(self, norm):
+        norm = norm().double()
+        update_bn([tg.tensor(X[:9]), tg.tensor(X[9:])], norm)
+        known = {"running_mean": X.mean(0), "running_var": X.var(0, ddof=1)}
+        if isinstance(norm, nn.EvoNormB0):
+            known["running_var"] = X.var(0)
+        for name in norm.statistics:
+            np.testing.assert_allclose(getattr(norm, name).numpy(), known[name], rtol=1e-13)
+
+    def test_no_other_buffer_moves(self):
+        model = nn.Sequential(
+            nn.PowerNorm(4),
+            spectral_norm(nn.Linear(4, 6)),
+            nn.BatchNorm1d(6),
+            nn.Unflatten(1, (2, 3)),
+            nn.InstanceNorm1d(2, track_running_stats=True),
+        ).double()
+
+        def buffers(i):
+            return [b.tolist() for b in model[i].buffers()]
+
+        before = {i: buffers(i) for i in (0, 1, 4)}
+        update_bn([tg.tensor(X)], model)
+        assert {i: buffers(i) for i in before} == before
+        assert model[2].num_batches_tracked.item() == 1
+        model(tg.tensor(X))
+        assert all(buffers(i) != before[i] for i in before)  # which training does move
+
     def test_forgets_even_nan(self):
         model = network()
         with tg.no_grad():
@@ -314,6 +354,14 @@ class TestFreezeBatchNorm:
         assert model[0].weight.requires_grad
         freeze_batch_norm(model, stats=False)
         assert not model[1][0].weight.requires_grad
+
+    def test_every_kind_of_batch_norm_is_one(self):
+        model = nn.Sequential(
+            nn.GhostBatchNorm(4, 8), nn.ConditionalBatchNorm(4, 2), nn.MeanOnlyBatchNorm(4)
+        )
+        freeze_batch_norm(model)
+        assert all(norm.stats_frozen for norm in model)
+        assert not any(p.requires_grad for p in model.parameters())
 
     def test_other_layers_and_models_without_any_are_left_alone(self):
         model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))

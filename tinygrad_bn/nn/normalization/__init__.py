@@ -8,6 +8,9 @@ from tinygrad_bn.nn.normalization.batch import BatchNorm2d as BatchNorm2d
 from tinygrad_bn.nn.normalization.batch import BatchNorm3d as BatchNorm3d
 from tinygrad_bn.nn.normalization.channels import ChannelNormalization as ChannelNormalization
 from tinygrad_bn.nn.normalization.conditional import ConditionalBatchNorm as ConditionalBatchNorm
+from tinygrad_bn.nn.normalization.conventions import batch_norm_from_keras as batch_norm_from_keras
+from tinygrad_bn.nn.normalization.conventions import batch_norm_from_onnx as batch_norm_from_onnx
+from tinygrad_bn.nn.normalization.conventions import layer_norm_from_keras as layer_norm_from_keras
 from tinygrad_bn.nn.normalization.evo import EvoNormB0 as EvoNormB0
 from tinygrad_bn.nn.normalization.evo import EvoNormS0 as EvoNormS0
 from tinygrad_bn.nn.normalization.filter_response import TLU as TLU

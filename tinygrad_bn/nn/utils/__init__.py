@@ -7,6 +7,9 @@ from tinygrad_bn.nn.utils.clipping import get_total_norm as get_total_norm
 from tinygrad_bn.nn.utils.clipping import parameters_to_vector as parameters_to_vector
 from tinygrad_bn.nn.utils.clipping import vector_to_parameters as vector_to_parameters
 from tinygrad_bn.nn.utils.data_dependent_init import init_weight_norm as init_weight_norm
+from tinygrad_bn.nn.utils.drift import BatchNormReport as BatchNormReport
+from tinygrad_bn.nn.utils.drift import LayerDrift as LayerDrift
+from tinygrad_bn.nn.utils.drift import bn_report as bn_report
 from tinygrad_bn.nn.utils.folding import Fold as Fold
 from tinygrad_bn.nn.utils.folding import FoldedBatchNorm as FoldedBatchNorm
 from tinygrad_bn.nn.utils.folding import fold_batch_norm as fold_batch_norm

@@ -24,7 +24,8 @@ def accumulate_statistics(model: Module) -> Generator[None]:
 
     If an exception leaves the block, nothing advances. Inside of another one it is a single
     micro-batch of that one. The layers are those that the model has when it begins, in whichever
-    thread they are called.
+    thread they are called: all but instance norm, whose running statistics are no moments of
+    values.
 
     References
     ----------

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tinygrad_bn.errors import StateError
 from tinygrad_bn.nn.module import Module
-from tinygrad_bn.nn.normalization import BatchNorm
+from tinygrad_bn.nn.normalization import ChannelNormalization
 
 __all__ = ["freeze_batch_norm", "unfreeze_batch_norm"]
 
@@ -14,8 +14,8 @@ M = TypeVar("M", bound=Module)
 
 
 def freeze_batch_norm(model: M, stats: bool = True, affine: bool = True) -> M:
-    """Hold the running statistics of every batch norm, by which training too then normalises, or γ
-    and β, or both; the model.
+    """Hold the running statistics of every batch norm, by which training too then normalises, or
+    what is learned in it, or both; the model.
 
     What is frozen stays so through ``train()`` and ``eval()``, in copies, and until
     `unfreeze_batch_norm`.
@@ -43,14 +43,18 @@ def freeze_batch_norm(model: M, stats: bool = True, affine: bool = True) -> M:
 
 
 def unfreeze_batch_norm(model: M, stats: bool = True, affine: bool = True) -> M:
-    """Let the running statistics of every batch norm move again, or γ and β learn, or both; the
-    model.
+    """Let the running statistics of every batch norm move again, or its parameters learn, or both;
+    the model.
     """
     for _, norm in norms_of(model):
         norm.unfreeze(stats, affine)
     return model
 
 
-def norms_of(model: Module) -> list[tuple[str, BatchNorm]]:
-    """The batch norms of a model, of whatever kind, with their paths."""
-    return [(path, m) for path, m in model.named_modules() if isinstance(m, BatchNorm)]
+def norms_of(model: Module) -> list[tuple[str, ChannelNormalization]]:
+    """The batch norms of a model, of every kind, with their paths."""
+    return [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, ChannelNormalization) and "running_mean" in module.statistics
+    ]

@@ -1,4 +1,4 @@
-"""Forward passes that are made for what they show, and leave the model in the modes it was in."""
+"""Forward passes that are made for what they show, and leave the model as it was."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from tinygrad_bn.backend import current
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.tensors import Tensor
 
@@ -20,6 +21,23 @@ def in_mode(model: Module, training: bool) -> Generator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def buffers_kept(model: Module) -> Generator[None]:
+    """After it all buffers are what they were: running statistics, and whatever else moves when a
+    layer trains.
+    """
+    kept = []
+    for buffer in model.buffers():
+        with current(buffer.backend):
+            kept.append((buffer, buffer.backend.copy(buffer.array)))
+    try:
+        yield
+    finally:
+        for buffer, array in kept:
+            with current(buffer.backend):
+                buffer.overwrite(array)
 
 
 def run(model: Module, batch: Any, device: object = None) -> Any:

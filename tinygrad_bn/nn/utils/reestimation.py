@@ -12,7 +12,7 @@ from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.normalization import RunningNormalization
 from tinygrad_bn.nn.normalization.base import gathering
 from tinygrad_bn.nn.normalization.channels import ChannelNormalization
-from tinygrad_bn.nn.utils.passes import in_mode, run
+from tinygrad_bn.nn.utils.passes import buffers_kept, in_mode, run
 from tinygrad_bn.ops.batch_normalization import Moments
 
 __all__ = ["update_bn"]
@@ -20,8 +20,7 @@ __all__ = ["update_bn"]
 
 @no_grad()
 def update_bn(loader: Iterable[Any], model: Module, device: object = None) -> None:
-    """Replace the running statistics of batch norm, and of its relatives, by those of all the data
-    in ``loader``.
+    """Replace the running statistics of every batch norm by those of all the data in ``loader``.
 
     For a model whose parameters were averaged, or changed otherwise since its statistics were
     learned. One pass is made in training mode, without gradients.
@@ -35,16 +34,19 @@ def update_bn(loader: Iterable[Any], model: Module, device: object = None) -> No
     ------
     ArgumentError
         If the loader has no batches. Whatever error comes, also one of the model or the loader, no
-        running statistics have changed and every module is in the mode it was in.
+        buffer has changed and every module is in the mode it was in.
 
     Notes
     -----
     Mean and variance are those of all values together, each counted once, however the data is cut
     into batches; PyTorch's are averages of the batches', in which a short last batch counts as much
     as a full one and the variance between batches is left out. Layers further down still see what
-    batch norm makes of each batch above them, so larger batches are better ones. Momentum, which
-    this has no use for, and layers whose statistics are frozen or that no batch reaches stay as
-    they are. As in PyTorch, dropout is active.
+    batch norm makes of each batch above them, so larger batches are better ones.
+
+    All kinds of batch norm take part, and EvoNorm-B0; not power norm, which trains by its running
+    statistics. As in PyTorch, dropout is active, and ``num_batches_tracked`` becomes the number of
+    batches seen here, from which batch renorm's bounds ramp up anew. All other buffers, and layers
+    whose statistics are frozen or that no batch reaches, stay as they are.
 
     References
     ----------
@@ -54,14 +56,17 @@ def update_bn(loader: Iterable[Any], model: Module, device: object = None) -> No
     layers = [
         m
         for m in model.modules()
-        if isinstance(m, ChannelNormalization) and m.tracked and not m.stats_frozen
+        if isinstance(m, ChannelNormalization)
+        and m.statistics.keys() <= {"running_mean", "running_var"}
+        and m.tracked
+        and not m.stats_frozen
     ]
     if not layers:
         return
     calls: Counter[RunningNormalization] = Counter()
     totals: dict[RunningNormalization, Moments] = {}
     batches = 0
-    with in_mode(model, True), gathering(layers) as gathered:
+    with in_mode(model, True), buffers_kept(model), gathering(layers) as gathered:
         for batch in loader:
             run(model, batch, device)
             batches += 1
