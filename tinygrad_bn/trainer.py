@@ -13,7 +13,8 @@ from tinygrad_bn.config import no_grad
 from tinygrad_bn.data.loader import DataLoader
 from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.nn.module import Module
-from tinygrad_bn.nn.normalization import BatchNorm
+from tinygrad_bn.nn.normalization import ChannelNormalization
+from tinygrad_bn.nn.utils.passes import in_mode
 from tinygrad_bn.tensors import Tensor
 
 Batches = Iterable[tuple[Any, Any]]
@@ -138,21 +139,15 @@ def evaluate(model: Module, loader: Batches, loss: Loss) -> dict[str, float]:
 @contextmanager
 def evaluation(model: Module) -> Generator[None]:
     """Evaluation mode and no graph inside; after it every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_mode(model, False), no_grad():
+        yield
 
 
 def without_single(loader: Batches, model: Module) -> Batches:
     """The loader, such that it gives no single sample where the model has a batch norm."""
     if not isinstance(loader, DataLoader):
         return loader
-    if not any(isinstance(module, BatchNorm) for module in model.modules()):
+    if not any(isinstance(module, ChannelNormalization) for module in model.modules()):
         return loader
     merging = copy(loader)
     merging.merge_single = True
