@@ -84,6 +84,20 @@ def test_a_single_sample_stays_alone_without_batch_norm_and_the_loader_is_untouc
     assert not loader.merge_single
 
 
+@pytest.mark.parametrize("norm", [nn.MeanOnlyBatchNorm, nn.PowerNorm, nn.EvoNormB0])
+def test_a_single_sample_joins_for_every_norm_over_the_batch(norm):
+    model, sizes = nn.Sequential(nn.Linear(4, 3), norm(3)), []
+    tg.fit(
+        model,
+        DataLoader(samples(7), 3),
+        cross_entropy,
+        optim.SGD(model.parameters()),
+        1,
+        on_step=lambda step: sizes.append(len(step.target)),
+    )
+    assert sizes == [3, 4]
+
+
 def test_training_trains_validation_evaluates_and_modes_come_back():
     model, seen = network(), []
     frozen = model[1].eval()

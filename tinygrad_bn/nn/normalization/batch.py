@@ -79,6 +79,11 @@ class BatchNorm1d(BatchNorm):
     from PyTorch in precision: statistics are accumulated in float64 on the CPU, running buffers are
     never narrower than float32, and gradients of every order are exact.
 
+    ``freeze()`` holds the running statistics, γ and β, or either, through ``train()`` and
+    ``eval()``. A checkpointed forward advances the statistics once, and so do the micro-batches
+    inside of `nn.utils.accumulate_statistics`. See there too for `fold_batch_norm` (inference),
+    `update_bn` (averaged weights) and `bn_report` (statistics that do not fit the data).
+
     References
     ----------
     Ioffe and Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.

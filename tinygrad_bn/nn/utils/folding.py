@@ -110,9 +110,10 @@ def fold_batch_norm(model: M, pairs: Iterable[tuple[str, str]] = ()) -> M:
     channel's |mean| rstd is large, since folded weights and bias then cancel; unfolded, Linear's
     own output is as large, and rounded as coarsely.
 
-    What occurs twice, shares parameters, has hooks, or has a forward or parts that its class has
-    not, is left alone; so are batch norms without running statistics, or along an axis that Linear
-    does not act on. Keep the original to train on.
+    A Sequential is taken to be called as a whole: what reaches into one and does more between its
+    parts must not have it folded. What occurs twice, shares parameters, has hooks, or has a forward
+    or parts that its class has not, is left alone; so are batch norms without running statistics,
+    or along an axis that Linear does not act on. Keep the original to train on.
 
     References
     ----------
