@@ -112,7 +112,7 @@ class TestWhatIsFolded:
         assert relative_error(fold_batch_norm(model), model, x) < 1e-14
 
     @given(
-        kinds=st.lists(st.sampled_from("LNNADI("), min_size=1, max_size=10),
+        kinds=st.lists(st.sampled_from("LNNADSI("), min_size=1, max_size=10),
         seed=st.integers(0, 100),
     )
     @settings(deadline=None, max_examples=50)
@@ -122,6 +122,7 @@ class TestWhatIsFolded:
             "N": lambda: nn.BatchNorm1d(4),
             "A": nn.Tanh,
             "D": nn.Dropout,
+            "S": nn.AlphaDropout,
             "I": nn.Identity,
         }
         modules: list[nn.Module] = []

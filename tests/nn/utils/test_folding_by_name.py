@@ -60,6 +60,7 @@ class TestPairs:
             (("fc1", "bare"), ArgumentError, "no running statistics"),
             (("fc1", "images"), ArgumentError, "axis 1 is not the one that fc1 acts on"),
             (("fc1",), ArgumentError, "expected two paths as a pair"),
+            ((0, "norm2"), ArgumentError, "expected two paths as a pair"),
         ],
         ids=str,
     )

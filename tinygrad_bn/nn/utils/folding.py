@@ -136,9 +136,7 @@ def folding_of(model: M, pairs: Iterable[tuple[str, str]]) -> Folding[M]:
     folding = Folding(deepcopy(model).eval())
     with no_grad():
         for pair in pairs:
-            if len(pair) != 2:
-                raise ArgumentError(f"expected two paths as a pair, got {pair!r}")
-            folding.fold_pair(*pair)
+            folding.fold_pair(pair)
         folding.fold_sequences()
     return folding
 
@@ -161,19 +159,22 @@ class Folding(Generic[M]):
         self.done: dict[str, Fold] = {}
         self.reasons: dict[str, str] = {}
 
-    def fold_pair(self, first: str, second: str) -> None:
+    def fold_pair(self, pair: tuple[str, str]) -> None:
         """Fold the norm among two modules into the other, or raise."""
-        modules = [self.model.get_submodule(path) for path in (first, second)]
-        if [isinstance(module, BatchNorm) for module in modules].count(True) != 1:
+        if len(pair) != 2 or not all(isinstance(path, str) for path in pair):
+            raise ArgumentError(f"expected two paths as a pair, got {pair!r}")
+        modules = [self.model.get_submodule(path) for path in pair]
+        norms = [isinstance(module, BatchNorm) for module in modules]
+        if norms.count(True) != 1:
             kinds = " and ".join(type(module).__name__ for module in modules)
             raise ArgumentError(
-                f"expected a batch norm and a Linear as the pair {(first, second)}, got {kinds}"
+                f"expected a batch norm and a Linear as the pair {pair}, got {kinds}"
             )
-        after = isinstance(modules[1], BatchNorm)
-        norm, layer = (second, first) if after else (first, second)
-        if not self.fold(norm, layer, after):
-            why = self.reasons.get(norm, f"{layer} is a {type(modules[not after]).__name__}")
-            raise ArgumentError(f"expected a pair to fold, got {(first, second)}: {why}")
+        norm, layer = norms.index(True), norms.index(False)
+        if not self.fold(pair[norm], pair[layer], after=norm == 1):
+            other = f"{pair[layer]} is a {type(modules[layer]).__name__}"
+            why = self.reasons.get(pair[norm], other)
+            raise ArgumentError(f"expected a pair to fold, got {pair}: {why}")
 
     def fold_sequences(self) -> None:
         """Fold what stands side by side in Sequentials."""
