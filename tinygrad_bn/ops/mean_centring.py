@@ -38,7 +38,7 @@ class MeanCentring(Function):
     def backward(self, dy: Array, /) -> tuple[Array, Array, None]:
         xp, dy = self.xp, wide(self.backend, by_channel(self.xp, dy, self.axis))
         dbias = xp.sum(dy, axis=(0, 2))
-        through_mean = column(xp, dbias / self.count)
+        through_mean = column(xp, dbias / max(self.count, 1))
         if self.mask is not None:
             through_mean = xp.where(every_channel(xp, self.mask), through_mean, 0)
         dx = xp.astype(dy - through_mean, self.dtype)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 def mean_square(backend: Backend, x: Array, mask: Array | None, count: int) -> Array:
     """The mean square of x (N, C, S) for each channel, (C,), over its ``count`` values that the
-    mask keeps.
+    mask keeps; 0 of no values.
     """
     xp, x = backend.xp, wide(backend, x)
     if mask is not None:
         x = xp.where(every_channel(xp, mask), x, 0)
-    return xp.sum(xp.square(x), axis=(0, 2)) / count
+    return xp.sum(xp.square(x), axis=(0, 2)) / max(count, 1)
 
 
 class PowerNormalization(Function):
@@ -69,7 +69,7 @@ class PowerNormalization(Function):
         xp, x, dy = self.xp, self.x, by_channel(self.xp, dy, self.axis)
         kept = (self.zero, self.rstd)
         dbias, dweight = batch_grad_sums(self.backend, dy, x, *kept, self.mask)
-        g, mean_g_x_hat = wide(self.backend, dy), dweight / self.count
+        g, mean_g_x_hat = wide(self.backend, dy), dweight / max(self.count, 1)
         if self.weight is not None:
             weight = wide(self.backend, self.weight)
             g, mean_g_x_hat = g * column(xp, weight), mean_g_x_hat * weight
@@ -146,5 +146,5 @@ def moved_nu(
         if weight is not None:
             total = total * wide(backend, weight.array)
         gamma, known = square.array * xp.square(rstd.array), wide(backend, nu.array)
-        moved = known * (1 - rate * gamma) + total * (rate / count)
+        moved = known * (1 - rate * gamma) + total * (rate / max(count, 1))
         return xp.where(xp.isfinite(moved), moved, known)

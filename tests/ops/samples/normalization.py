@@ -7,6 +7,8 @@ import math
 from tests.ops.samples import Sample, normal, uniform
 from tinygrad_bn.ops.deviation import BatchDeviation, RowDeviation
 from tinygrad_bn.ops.filter_response import FilterResponse
+from tinygrad_bn.ops.mean_centring import centred_by_batch
+from tinygrad_bn.ops.power_normalization import power_normalized
 
 
 def batch(t, x, w, b):
@@ -75,6 +77,24 @@ def row_deviation(groups):
         return RowDeviation.apply(x, rows=rows, eps=1e-2)
 
     return function
+
+
+def centred(_, x, b=None, mask=None):
+    count = x.numel() // x.shape[1] if mask is None else int(mask.sum())
+    return centred_by_batch(x, b, mask, axis=1, count=count)[0]
+
+
+def power(t, x, w=None, b=None, mask=None):
+    """In its warm-up, where its gradient is the derivative; running statistics are not read."""
+    count = x.numel() // x.shape[1] if mask is None else int(mask.sum())
+    running, warm = t.full((3,), math.nan, device=x.device), t.tensor(True, device=x.device)
+    place = {"eps": 1e-2, "axis": 1, "count": count}
+    return power_normalized(x, w, b, mask, running, running, warm, **place)[0]
+
+
+def masked(function):
+    """With a mask that keeps where the first channel is above -0.5: no difference moves it."""
+    return lambda t, *inputs: function(t, *inputs, mask=inputs[0].detach()[:, 0] > -0.5)
 
 
 def ours(name, function, *inputs, **options):
@@ -175,4 +195,10 @@ SAMPLES = [
     ours("row_deviation", row_deviation(1), normal(2, 3, 2), notes="groups=1"),
     ours("row_deviation", row_deviation(2), normal(2, 4, 3), notes="groups=2"),
     ours("row_deviation", row_deviation(3), normal(2, 3, 4), notes="groups=3"),
+    ours("mean_centring", centred, normal(5, 3), normal(3)),
+    ours("mean_centring", centred, normal(3, 3, 2), notes="plain"),
+    ours("mean_centring", masked(centred), normal(4, 3, 2), normal(3), notes="masked"),
+    ours("power_normalization", power, normal(5, 3), *AFFINE),
+    ours("power_normalization", power, normal(3, 3, 2), notes="plain"),
+    ours("power_normalization", masked(power), normal(4, 3, 2), *AFFINE, notes="masked"),
 ]

@@ -148,7 +148,7 @@ class GhostBatchNorm(BatchNorm):
     def normalized_by_batch(
         self, input: Tensor, mask: Tensor | None, axis: int, counts: Sequence[int]
     ) -> tuple[Tensor, Moments]:
-        if len(counts) == 1:
+        if len(counts) < 2:
             return super().normalized_by_batch(input, mask, axis, counts)
         stretches = self.stretches(input, axis, mask)
         lengths = [s.batches * s.samples for s in stretches]

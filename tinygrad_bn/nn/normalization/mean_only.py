@@ -43,7 +43,7 @@ class MeanOnlyBatchNorm(ChannelNormalization):
     Notes
     -----
     It goes between a weight-normalised layer without bias and its activation: weight norm
-    (`nn.utils.parametrizations.weight_norm`) holds the scale, which this leaves alone, and this
+    (`nn.utils.weight_norm`) holds the scale, which this leaves alone, and this
     holds the mean. Prefer the two to batch norm where its noise harms: the gradient is centred
     only, y is linear in x, and the noise of a mean is milder than that of a variance.
 
