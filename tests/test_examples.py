@@ -78,3 +78,14 @@ def test_gpu_example_runs_on_the_cpu_and_refuses_without_a_gpu(tmp_path):
     )
     assert refused.returncode == 1
     assert "no CUDA GPU here" in refused.stderr
+
+
+@pytest.mark.slow
+def test_norms_over_the_batch_want_large_ones_and_those_over_features_do_not_care():
+    rows = dict(re.findall(r"^(\w+)\s{2,}([\d.% ]+)$", run("07").stdout, re.MULTILINE))
+    accuracies = {
+        name: [float(a) for a in re.findall(r"[\d.]+", row)] for name, row in rows.items()
+    }
+    assert accuracies["batch"][2] > 85 > 65 > accuracies["batch"][0]
+    assert min(accuracies["layer"]) > 75
+    assert accuracies["none"][2] < 40
