@@ -16,6 +16,11 @@ FAMILIES = {
     "batch_normalize": "batch_norm",
     "batch_grad_sums": "batch_norm",
     "batch_grad_input": "batch_norm",
+    "row_moments": "row_norm",
+    "row_mean_square": "row_norm",
+    "row_normalize": "row_norm",
+    "row_grad_sums": "row_norm",
+    "row_grad_input": "row_norm",
 }
 
 

@@ -18,9 +18,26 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def compiled(function: F) -> F:
+def compiled(function: F, **options: Any) -> F:
     """The function, compiled for the types of its first call, and for others when they come."""
+    options = {**OPTIONS, **options}
     try:
-        return numba.njit(cache=True, **OPTIONS)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # no folder to keep the cache in can be written to
-        return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+
+
+def inlined(function: F) -> F:
+    """The same, for parts of kernels: a call would stand in the way of vectors."""
+    return compiled(function, forceinline=True)
+
+
+def _plus(total: Any, term: Any) -> Any:
+    return total + term
+
+
+plus = compiled(_plus, fastmath={"contract", "reassoc"})
+"""total + term, where a loop adds up neighbours: a vector register then holds partial sums. It is
+this addition alone that may change its place; in Σ (x - first), the subtraction keeps its own. The
+order is fixed when the kernel is compiled.
+"""

@@ -1,0 +1,66 @@
+"""Who runs at a kernel point: a kernel, where there is one and it accepts, else the body."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinygrad_bn as tg
+from tinygrad_bn.backend import KERNEL_POINTS, Kernel, get_backend
+from tinygrad_bn.ops import moments
+
+pytest.importorskip("numba")
+families = pytest.importorskip("tinygrad_bn.backends.numba_kernels")
+
+NUMPY = get_backend("numpy")
+
+
+def test_every_kernel_has_its_kernel_point():
+    assert set(families.FAMILIES) <= set(KERNEL_POINTS)
+    for name in families.FAMILIES:
+        assert NUMPY.kernels.get(name) is not None
+
+
+def test_a_kernel_point_without_a_kernel_has_none():
+    assert NUMPY.kernels.get("moving_average") is None
+
+
+def test_reference_kernels_switches_kernels_off(monkeypatch):
+    calls = []
+    kernel = NUMPY.kernels.get("batch_moments")
+    spy = type(kernel)(lambda *args: calls.append(1) or kernel.run(*args), kernel.accepts)
+    monkeypatch.setitem(NUMPY.kernels, "batch_moments", spy)
+    x = tg.randn(8, 3)
+    norm = tg.nn.functional.batch_norm
+    fast = norm(x, None, None, training=True)
+    with tg.reference_kernels():
+        slow = norm(x, None, None, training=True)
+    assert calls == [1]
+    np.testing.assert_allclose(fast.numpy(), slow.numpy(), atol=5e-7)  # float32's rounding at 4
+
+
+@pytest.mark.parametrize("wrapped", [0, 2])
+def test_ctrl_c_inside_of_a_kernel_is_ctrl_c(wrapped, monkeypatch):
+    """Numba hands results over in Python, where a signal turns into its SystemError."""
+
+    def run(*args, **kwargs):
+        error = KeyboardInterrupt()
+        for _ in range(wrapped):
+            try:
+                raise SystemError("returned a result with an exception set") from error
+            except SystemError as outer:
+                error = outer
+        raise error
+
+    monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
+    with pytest.raises(KeyboardInterrupt):
+        moments.batch_moments(NUMPY, np.ones((4, 2, 1)), None)
+
+
+def test_another_error_of_a_kernel_stays_itself(monkeypatch):
+    def run(*args, **kwargs):
+        raise SystemError("own")
+
+    monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
+    with pytest.raises(SystemError, match="own"):
+        moments.batch_moments(NUMPY, np.ones((4, 2, 1)), None)
