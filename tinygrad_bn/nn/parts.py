@@ -18,10 +18,13 @@ PARAMETER, BUFFER, TRANSIENT, MODULE = "parameter", "buffer", "transient buffer"
 class Derived(Protocol):
     """An attribute that is computed from parts of a module whenever it is read."""
 
-    synonyms: Mapping[str, str]
-    """Other keys, in the state dicts of others, of the parts that it is computed from."""
-    spared: tuple[str, ...]
-    """The parts among those that weight decay is not for."""
+    @property
+    def synonyms(self) -> Mapping[str, str]:
+        """Keys that the state dicts of others have for the parts that it is computed from."""
+
+    @property
+    def spared(self) -> tuple[str, ...]:
+        """The parts among those that weight decay is not for."""
 
     def __call__(self, module: Any) -> Tensor:
         """The value of the attribute."""

@@ -204,9 +204,6 @@ class TestS0:
         assert found[1, :2].all()
         assert found.sum() == 10
 
-    def test_by_default_32_groups(self):
-        assert nn.EvoNormS0(64).groups == 32
-
     def test_reset(self):
         layer = nn.EvoNormS0(2, 1)
         layer.load_state_dict(drawn(2))

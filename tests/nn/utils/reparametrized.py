@@ -10,6 +10,7 @@ import numpy as np
 
 import tinygrad_bn as tg
 from tinygrad_bn import nn
+from tinygrad_bn.utils.checkpoint import checkpoint
 
 LAYERS = {
     "Linear": ((5, 4), lambda rng: (rng.normal(size=(6, 5)),)),
@@ -104,3 +105,15 @@ def assert_survives(module: nn.Module, x: tg.Tensor) -> None:
         assert twin.half().weight.dtype == tg.float16
         assert all(p.dtype == tg.float16 for p in twin.parameters())
         assert twin.double().weight.dtype == tg.float64
+
+
+def assert_checkpoints(wrap: Any) -> None:
+    """The gradients of a layer are the same bits when its forward runs again for them."""
+    x = tg.tensor(np.random.default_rng(0).normal(size=(4, 3)), requires_grad=True)
+    grads = []
+    for run in (lambda m, x: m(x), checkpoint):
+        tg.manual_seed(0)
+        module = wrap(nn.Linear(3, 2).double())
+        run(module, x).square().sum().backward()
+        grads.append([p.grad.tolist() for p in module.parameters()])
+    assert grads[0] == grads[1]

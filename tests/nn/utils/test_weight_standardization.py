@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 import tinygrad_bn as tg
-from tests.nn.utils.reparametrized import LAYERS, assert_close, assert_survives, layer_of
+from tests.nn.utils.reparametrized import (
+    LAYERS,
+    assert_checkpoints,
+    assert_close,
+    assert_survives,
+    layer_of,
+)
 from tinygrad_bn import nn
 from tinygrad_bn.errors import ArgumentError, DtypeError, ModuleError, ShapeError
 from tinygrad_bn.nn.utils import (
@@ -16,7 +22,6 @@ from tinygrad_bn.nn.utils import (
     weight_norm,
     weight_standardization,
 )
-from tinygrad_bn.utils.checkpoint import checkpoint
 
 RNG = np.random.default_rng(0)
 
@@ -170,14 +175,7 @@ class TestSurvival:
         assert_survives(module, x)
 
     def test_checkpointing(self):
-        x = tg.tensor(RNG.normal(size=(4, 3)), requires_grad=True)
-        grads = []
-        for run in (lambda m, x: m(x), checkpoint):
-            tg.manual_seed(0)
-            module = weight_standardization(nn.Linear(3, 2).double())
-            run(module, x).square().sum().backward()
-            grads.append([p.grad.tolist() for p in module.parameters()])
-        assert grads[0] == grads[1]
+        assert_checkpoints(weight_standardization)
 
     @pytest.mark.parametrize("late", [False, True])
     def test_optimizers_train_whether_made_before_or_after(self, late):

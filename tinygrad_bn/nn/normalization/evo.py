@@ -23,7 +23,7 @@ class Evolved(Normalization):
     """What the two have in common: γ, β and v, of a number for each channel."""
 
     num_features: int
-    v: Parameter | None = None
+    v: Parameter | None
 
     def make_v(self, nonlinear: bool, device: object, dtype: Any) -> None:
         """Make v = 1, or say that there is none."""

@@ -60,7 +60,7 @@ def layers_of(model: Module) -> list[Layer]:
     Raises
     ------
     ArgumentError
-        If there is none, or one that does not have a length for each output.
+        If there is none, or one without a length for each output, or with a computed bias.
     """
     found: list[Layer] = []
     for path, module in model.named_modules():
@@ -72,6 +72,8 @@ def layers_of(model: Module) -> list[Layer]:
             raise ArgumentError(
                 f"expected a length for each of the {outputs} outputs of {path!r}, got {g.numel()}"
             )
+        if "bias" in module._derived:
+            raise ArgumentError(f"expected a bias of {path!r} to set, got one that is computed")
         found.append(Layer(module, CHANNELS[size], g, module.bias))
     if not found:
         raise ArgumentError("expected layers under weight_norm in the model, got none")
@@ -101,7 +103,8 @@ def init_weight_norm(model: M, batch: Tensor | tuple[Any, ...]) -> M:
     Raises
     ------
     ArgumentError
-        If no such layer is under `weight_norm`, or one does not have a length for each output.
+        If no such layer is under `weight_norm`, or one does not have a length for each output, or
+        has a reparametrized bias.
 
     Notes
     -----

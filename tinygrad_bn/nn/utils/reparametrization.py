@@ -2,7 +2,8 @@
 
 Such a weight is no part of its module any more, but an attribute that is computed from other parts
 whenever it is read: it is never out of date after a step of an optimizer, a load or a cast, nothing
-has to be left out of copies and pickles, and no graph outlives its step.
+has to be left out of copies and pickles, and no graph outlives its step. What somebody writes into
+it in place is lost, as what is written into any result.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def weight_to_replace(module: Module, name: str, kind: type[Reparametrization]) 
     DtypeError, ModuleError
         If there is no such parameter.
     ArgumentError
-        If the name is reparametrized already, or the names of the parts are taken.
+        If the name is reparametrized already or a class attribute, or the parts' names are taken.
     """
     if not isinstance(module, Module):
         raise DtypeError(f"expected a module to apply {kind.function} to, got {module!r}")
@@ -91,9 +92,11 @@ def weight_to_replace(module: Module, name: str, kind: type[Reparametrization]) 
             f"expected a parameter of {type(module).__name__} itself to apply {kind.function} to, "
             f"got {name!r}"
         )
-    for suffix in kind.suffixes:
-        if hasattr(module, f"{name}_{suffix}"):
-            raise ArgumentError(f"expected the name {name}_{suffix} to be free, got it taken")
+    for taken in (f"{name}_{suffix}" for suffix in kind.suffixes):
+        if hasattr(module, taken):
+            raise ArgumentError(f"expected the name {taken} to be free, got it taken")
+    if hasattr(type(module), name):
+        raise ArgumentError(f"expected {name!r} to be no attribute of the class, which hides it")
     return weight
 
 

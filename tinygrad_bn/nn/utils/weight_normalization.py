@@ -53,7 +53,7 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
         w = g v / ‖v‖
 
     The parameters ``weight_g`` and ``weight_v`` take the place of ``weight``, which is computed
-    from them whenever it is read.
+    from them whenever it is read; what is written into it in place is lost.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
     -----
     It speeds up training by making the problem better conditioned, without statistics of batches:
     prefer it to batch norm for recurrent networks, generative models and reinforcement learning;
-    and begin with `init_weight_norm`. Norms are accumulated in float64. Gradients of every order are
-    exact; the second ones of PyTorch 2.13 take the norm for a constant.
+    and begin with `init_weight_norm`. Norms are accumulated in float64, and gradients are exact to
+    every order; second ones of PyTorch 2.13 take the norm for a constant.
 
     The keys are those of PyTorch's ``torch.nn.utils.weight_norm``; state dicts of its
     ``parametrizations.weight_norm`` load too. An optimizer made before holds the old weight, which
