@@ -10,7 +10,9 @@ import pytest
 import tinygrad_bn as tg
 from tests.cupy_standin import count_traffic
 from tests.distributed.watched import spawn
+from tests.two_backends import only_stand_in
 from tinygrad_bn import distributed
+from tinygrad_bn.backend import backend_for
 from tinygrad_bn.errors import DtypeError, RangeError
 
 RNG = np.random.default_rng(0)
@@ -117,6 +119,7 @@ class TestMemory:
 
         spawn(work, 3)
 
+    @only_stand_in
     def test_stay_on_the_device(self):
         x = tg.ones(3, device="cuda")
 
@@ -128,11 +131,14 @@ class TestMemory:
         assert (traffic.d2h, traffic.h2d) == (0, 0)
 
 
+@only_stand_in
 def test_ranks_on_different_devices_each_get_the_result_on_theirs():
     devices = ["cuda:1", "cpu", "cuda:0", "cuda:1"]
+    backends = [backend_for(device) for device in devices]
 
     def work(rank):
         x = tg.tensor([1.0, rank], device=devices[rank], requires_grad=True)
+        assert x.backend is backends[rank]
         y = distributed.all_reduce(x)
         gathered = distributed.all_gather(x)
         y.backward(tg.tensor([float(rank), 1.0], device=devices[rank]))

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from tinygrad_bn import distributed
+from tinygrad_bn.backend import backend_for
 
 R = TypeVar("R")
 
@@ -40,4 +41,6 @@ def watched(function: Callable[[], R]) -> R:
 
 def spawn(fn: Callable[..., R], size: int, *args: Any, timeout: float = 2 * PATIENCE) -> list[R]:
     """`distributed.spawn`, watched; its own timeout never helps it out."""
+    for device in ("cpu", "cuda"):  # loaded here: two ranks that are first at once would load two
+        backend_for(device)
     return watched(lambda: distributed.spawn(fn, size, *args, timeout=timeout))

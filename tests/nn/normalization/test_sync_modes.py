@@ -13,7 +13,9 @@ from tests.cupy_standin import count_traffic
 from tests.distributed.watched import spawn
 from tests.nn.normalization.exact import standardized
 from tests.nn.normalization.sharding import EXACT, shards, steps_of, whole_and_sync
+from tests.two_backends import only_stand_in
 from tinygrad_bn import distributed, nn
+from tinygrad_bn.backend import backend_for
 from tinygrad_bn.errors import DistributedError, ShapeError
 from tinygrad_bn.utils.checkpoint import checkpoint
 
@@ -70,6 +72,7 @@ class TestExactness:
             assert np.isfinite(np.asarray(layer.running_var.tolist())[[0, 2]]).all()
             assert not np.isfinite(layer.running_mean[1].item())
 
+    @only_stand_in
     def test_nothing_leaves_the_device(self):
         layer = nn.SyncBatchNorm(3, device="cuda")
         x = tg.ones(4, 3, device="cuda")
@@ -156,14 +159,17 @@ class TestModes:
         expected = np.concatenate([standardized(half, 0) for half in shards(x, [4, 4])])
         np.testing.assert_allclose(y, expected, **EXACT)
 
+    @only_stand_in
     def test_ranks_on_different_devices(self):
         whole, sync = whole_and_sync((3,))
         x, dy = np.random.default_rng(2).normal(size=(2, 9, 3))
         parts = list(zip(shards(x, [4, 2, 3]), shards(dy, [4, 2, 3]), strict=True))
         devices = ["cuda:0", "cuda:1", "cpu"]
+        backends = [backend_for(device) for device in devices]
 
         def work(rank):
             layer = copy.deepcopy(sync).to(devices[rank])
+            assert layer.running_mean.backend is backends[rank]
             return steps_of(layer, *([part] for part in parts[rank]))[0]
 
         (expected,) = steps_of(whole, [x], [dy])

@@ -66,7 +66,7 @@ class SyncBatchNorm(BatchNorm):
     `tinygrad_bn.distributed.average_gradients`.
 
     As in PyTorch, evaluation asks nobody, even without running statistics. It departs from PyTorch
-    where it takes a mask, and an empty batch on some ranks; and gradients of gradients are right.
+    where it takes a mask and runs on the CPU, and its gradients of every order are exact.
 
     References
     ----------
