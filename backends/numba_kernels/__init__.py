@@ -21,6 +21,23 @@ FAMILIES = {
     "row_normalize": "row_norm",
     "row_grad_sums": "row_norm",
     "row_grad_input": "row_norm",
+    "sgd_update": "gradient_descent",
+    "momentum_update": "gradient_descent",
+    "lion_update": "gradient_descent",
+    "schedule_free_sgd_update": "gradient_descent",
+    "lars_update": "gradient_descent",
+    "adam_update": "adaptive",
+    "adamax_update": "adaptive",
+    "nadam_update": "adaptive",
+    "radam_update": "adaptive",
+    "adagrad_update": "adaptive",
+    "adadelta_update": "adaptive",
+    "rmsprop_update": "adaptive",
+    "schedule_free_adamw_update": "adaptive",
+    "lamb_update": "adaptive",
+    "softmax_cross_entropy": "cross_entropy",
+    "softmax_cross_entropy_grad_input": "cross_entropy",
+    "philox_words": "random_words",
 }
 
 

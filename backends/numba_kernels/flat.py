@@ -1,0 +1,97 @@
+"""What optimizers' kernels have in common: one pass over flat buffers, in place, bit for bit.
+
+A rule is compiled without leave to fuse or to reorder, and says what its reference body says in the
+same order. Every element then goes through the same IEEE operations, so the two give the same bits,
+however long the training. It costs nothing: the memory is what these kernels wait for.
+
+Options and counters reach a rule as float64, and it rounds what it makes of them to the parameters'
+dtype, once, as `tinygrad_bn.optim.formulas.rounding` does. They are values, not types: nothing is
+compiled again when a learning rate changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tinygrad_bn.backend import Array, Kernel
+
+from .compilation import compiled, plus
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+
+
+def exact(function: F) -> F:
+    """The function, compiled to round after every operation as NumPy does."""
+    return compiled(function, fastmath=False)
+
+
+@exact
+def with_l2(grad: Any, param: Any, decay: Any) -> Any:
+    """The gradient of the loss + λ/2 ‖param‖², λ = ``decay``, or None."""
+    return grad if decay is None else grad + decay * param
+
+
+@exact
+def with_decay(param: Any, grad: Any, keep: Any, decay: Any, decoupled: Any) -> Any:
+    """Parameter and gradient with weight decay in the one, as a factor, or in the other."""
+    if decay is None:
+        return param, grad
+    return (keep * param, grad) if decoupled else (param, grad + decay * param)
+
+
+@exact
+def average(mean: Any, x: Any, kept: Any, fresh: Any) -> Any:
+    """A moving average one step on, from the shares of what was and of what comes."""
+    return kept * mean + fresh * x
+
+
+@exact
+def norm(x: Any) -> Any:
+    """The Euclidean norm: squares in the dtype of x, summed in float64, in vector registers."""
+    total = 0.0
+    for i in range(x.size):
+        total = plus(total, np.float64(x[i] * x[i]))
+    return np.sqrt(total)
+
+
+def in_place(rule: Callable[..., None], slots: int) -> Kernel:
+    """The kernel of a compiled rule: (param, grad, *state, *numbers, flags…), ``slots`` of state.
+
+    The rule writes param and state, all flat; the kernel returns them, as the kernel point does.
+    """
+    return Kernel(partial(update, rule, slots + 2), partial(accepts, slots + 2))
+
+
+def update(rule: Callable[..., None], buffers: int, *args: Any, **flags: bool) -> tuple[Any, ...]:
+    param, grad, *state = args[:buffers]
+    numbers = [None if number is None else float(number) for number in args[buffers:]]
+    rule(flat(param), flat(grad), *map(flat, state), *numbers, *flags.values())
+    return param, *state
+
+
+def flat(buffer: Array | None) -> Array | None:
+    """A buffer along one axis, in the same memory."""
+    return buffer if buffer is None or buffer.ndim == 1 else buffer.reshape(-1)
+
+
+def accepts(buffers: int, *args: Any, **flags: bool) -> bool:
+    """Float32 or float64 of one size in C order, and whatever is to be written may be."""
+    param, grad, *state = args[:buffers]
+    dtype, shape = param.dtype, param.shape
+    return (
+        dtype in FLOATS
+        and grad.dtype == dtype
+        and grad.shape == shape
+        and grad.flags.c_contiguous
+        and grad.flags.aligned
+        and all(
+            a is None or (a.dtype == dtype and a.shape == shape and a.flags.carray)
+            for a in (param, *state)
+        )
+    )
