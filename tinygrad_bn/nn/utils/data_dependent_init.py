@@ -64,8 +64,9 @@ def layers_of(model: Module) -> list[Layer]:
     """
     found: list[Layer] = []
     for path, module in model.named_modules():
-        norm, size = module._derived.get("weight"), next(filter(module.__dict__.get, CHANNELS), "")
-        if not isinstance(norm, WeightNorm) or not size:
+        norm = module._derived.get("weight")
+        size = next((name for name in CHANNELS if name in vars(module)), None)
+        if not isinstance(norm, WeightNorm) or size is None:
             continue
         g, outputs = norm.part(module, "g"), getattr(module, size)
         if g.numel() != outputs:

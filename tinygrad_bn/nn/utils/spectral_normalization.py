@@ -166,7 +166,7 @@ def spectral_norm(
 
 
 def remove_spectral_norm(module: M, name: str = "weight") -> M:
-    """Make a weight under `spectral_norm` a parameter again, of the value that it has.
+    """Make a weight under `spectral_norm` a parameter again, a new one of its value.
 
     Raises
     ------

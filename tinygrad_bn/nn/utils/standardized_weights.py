@@ -101,7 +101,7 @@ def weight_standardization(
 
 
 def remove_weight_standardization(module: M, name: str = "weight") -> M:
-    """Make a weight under `weight_standardization` a parameter again, of the value that it has.
+    """Make a weight under `weight_standardization` a parameter again, a new one of its value.
 
     Raises
     ------

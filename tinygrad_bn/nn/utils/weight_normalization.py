@@ -109,7 +109,7 @@ def weight_norm(module: M, name: str = "weight", dim: int | None = 0) -> M:
 
 
 def remove_weight_norm(module: M, name: str = "weight") -> M:
-    """Make a weight under `weight_norm` a parameter again, of the value that it has.
+    """Make a weight under `weight_norm` a parameter again, a new one of its value.
 
     Raises
     ------
