@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, update_wrapper
 from importlib import import_module
+from threading import RLock
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -182,7 +183,11 @@ def get_backend(name: str, index: int = 0) -> Backend:
     """
     if name not in ("numpy", "cupy"):
         raise BackendError(f"expected backend 'numpy' or 'cupy', got {name!r}")
-    return _loaded(name, index)
+    with _loading:  # a cache alone would let threads that come at once load one each
+        return _loaded(name, index)
+
+
+_loading = RLock()
 
 
 @cache

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tinygrad_bn import config
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 clock = count(1).__next__
 """The order in which nodes were made and memory was overwritten."""
+writing = Lock()
 
 
 class Stamp:
@@ -33,7 +35,14 @@ class Stamp:
 
     def touch(self) -> None:
         """Say that the memory has just been overwritten."""
-        self.written = Stamp.latest = clock()
+        self.written = Stamp.tick()
+
+    @staticmethod
+    def tick() -> int:
+        """The time of a write: the latest so far, also where several threads write."""
+        with writing:
+            Stamp.latest = now = clock()
+        return now
 
 
 class Handle:

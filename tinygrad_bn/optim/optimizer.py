@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinygrad_bn import config
-from tinygrad_bn.autograd.variable import Stamp, clock
+from tinygrad_bn.autograd.variable import Stamp
 from tinygrad_bn.errors import ArgumentError, DtypeError, StateError
 from tinygrad_bn.tensors import Tensor
 
@@ -241,6 +241,6 @@ def evaluated(closure: Callable[[], Any] | None) -> Any:
 
 def stamp(params: Iterable[Tensor]) -> None:
     """Let every graph that needs these parameters' old values know that they are gone."""
-    now = Stamp.latest = clock()
+    now = Stamp.tick()
     for p in params:
         p.stamp.written = now
