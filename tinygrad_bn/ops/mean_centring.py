@@ -29,19 +29,22 @@ class MeanCentring(Function):
         self, x: Array, bias: Array | None, mask: Array | None, *, axis: int, count: int
     ) -> tuple[Array, Array, Array]:
         xp = self.xp
-        self.shape, self.dtype, self.axis, self.count = x.shape, x.dtype, axis, count
+        self.shape, self.axis, self.count = x.shape, axis, count
         x, self.mask = by_channel(xp, x, axis), by_position(xp, mask, axis)
         mean, var = batch_moments(self.backend, x, self.mask)
-        y = batch_normalize(self.backend, x, mean, xp.ones_like(mean), None, bias)
+        self.one = xp.ones_like(mean)
+        y = batch_normalize(self.backend, x, mean, self.one, None, bias)
         return xp.reshape(y, self.shape), mean, var
 
     def backward(self, dy: Array, /) -> tuple[Array, Array, None]:
-        xp, dy = self.xp, wide(self.backend, by_channel(self.xp, dy, self.axis))
-        dbias = xp.sum(dy, axis=(0, 2))
-        through_mean = column(xp, dbias / max(self.count, 1))
-        if self.mask is not None:
-            through_mean = xp.where(every_channel(xp, self.mask), through_mean, 0)
-        dx = xp.astype(dy - through_mean, self.dtype)
+        xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
+        if self.mask is None:  # centring is its own adjoint
+            mean_dy, _ = batch_moments(self.backend, dy, None)
+            dx = batch_normalize(self.backend, dy, mean_dy, self.one, None, None)
+            return xp.reshape(dx, self.shape), mean_dy * self.count, None
+        dbias = xp.sum(wide(self.backend, dy), axis=(0, 2))
+        mean_dy = xp.where(every_channel(xp, self.mask), column(xp, dbias / self.count), 0)
+        dx = xp.astype(wide(self.backend, dy) - mean_dy, dy.dtype)
         return xp.reshape(dx, self.shape), dbias, None
 
 

@@ -5,29 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.backend import Array, Backend, current
+from tinygrad_bn.backend import Array, current
 from tinygrad_bn.ops.batch_normalization import FixedBatchNorm, by_channel, by_position
 from tinygrad_bn.ops.moments import (
+    batch_grad_input,
     batch_grad_sums,
+    batch_moments,
     batch_normalize,
-    column,
-    every_channel,
-    standardized,
     wide,
 )
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
-
-
-def mean_square(backend: Backend, x: Array, mask: Array | None, count: int) -> Array:
-    """The mean square of x (N, C, S) for each channel, (C,), over its ``count`` values that the
-    mask keeps; 0 of no values.
-    """
-    xp, x = backend.xp, wide(backend, x)
-    if mask is not None:
-        x = xp.where(every_channel(xp, mask), x, 0)
-    return xp.sum(xp.square(x), axis=(0, 2)) / max(count, 1)
 
 
 class PowerNormalization(Function):
@@ -58,7 +47,8 @@ class PowerNormalization(Function):
         xp = self.xp
         self.shape, self.axis, self.count = x.shape, axis, count
         x, self.mask = by_channel(xp, x, axis), by_position(xp, mask, axis)
-        square = mean_square(self.backend, x, self.mask, count)
+        mean, var = batch_moments(self.backend, x, self.mask)
+        square = var + xp.square(mean)
         rstd = 1 / xp.sqrt(xp.where(warm, square, wide(self.backend, running)) + eps)
         self.x, self.weight, self.rstd, self.nu, self.warm = x, weight, rstd, nu, warm
         self.zero = xp.zeros_like(rstd)
@@ -67,17 +57,16 @@ class PowerNormalization(Function):
 
     def backward(self, dy: Array, /) -> tuple[Array | None, ...]:
         xp, x, dy = self.xp, self.x, by_channel(self.xp, dy, self.axis)
-        kept = (self.zero, self.rstd)
-        dbias, dweight = batch_grad_sums(self.backend, dy, x, *kept, self.mask)
-        g, mean_g_x_hat = wide(self.backend, dy), dweight / max(self.count, 1)
+        zero, rstd, g = self.zero, self.rstd, dy
+        dbias, dweight = batch_grad_sums(self.backend, dy, x, zero, rstd, self.mask)
+        mean_g_x_hat = dweight / max(self.count, 1)
         if self.weight is not None:
             weight = wide(self.backend, self.weight)
-            g, mean_g_x_hat = g * column(xp, weight), mean_g_x_hat * weight
-        if self.mask is not None:
-            x = xp.where(every_channel(xp, self.mask), x, 0)  # has no part in ψ, nor in ν
+            g = wide(self.backend, dy) if dy.dtype.itemsize == 2 else dy  # to be rounded once
+            g = batch_normalize(self.backend, g, zero, weight, None, None)  # γ (dy - 0)
+            mean_g_x_hat = mean_g_x_hat * weight
         share = xp.where(self.warm, mean_g_x_hat, wide(self.backend, self.nu))
-        through = standardized(self.backend, x, *kept) * column(xp, share)
-        dx = xp.astype((g - through) * column(xp, self.rstd), x.dtype)
+        dx = batch_grad_input(self.backend, g, x, zero, rstd, None, zero, share, self.mask)
         return xp.reshape(dx, self.shape), dweight, dbias, None, None, None, None
 
 

@@ -155,7 +155,7 @@ class ConditionalBatchNorm(ChannelNormalization):
         axis = self.check(input)
         self.check_condition(condition, input.shape[0 if axis else 1])
         predicted = at_least_float32(self.predictor(condition))
-        scale, shift = predicted[:, : self.num_features], predicted[:, self.num_features :]
+        scale, shift = predicted.split([self.num_features] * 2, 1)
         scale = scale + (1.0 if self.weight is None else self.weight)
         shift = shift if self.bias is None else shift + self.bias
         shape = [1] * input.ndim

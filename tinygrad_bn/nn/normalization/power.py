@@ -29,7 +29,7 @@ class PowerNorm(ChannelNormalization):
 
     **Its gradient is by design not the derivative of what it computes.** A running ψ would be a
     constant to the derivative; what batch statistics would take from the gradient is missing then,
-    and training diverges. The paper takes an average of it instead:
+    and training may diverge. The paper takes an average of it instead:
 
         g = γ dy,    dx = (g - ν x̂) / ψ,    x̂ = x / ψ
         ν moves to ν (1 - b Γ) + b Λ,    Γ = mean(x̂²),    Λ = mean(g x̂)
