@@ -245,10 +245,11 @@ def test_options_out_of_range_are_refused(options, message):
         nn.PowerNorm(3, **options)
 
 
-def test_a_warm_up_that_nobody_counts_is_refused():
+@pytest.mark.parametrize("name", KEYS[2:])
+def test_without_its_state_it_does_not_train(name):
     layer = nn.PowerNorm(3)
-    layer.num_batches_tracked = None
-    with pytest.raises(StateError, match="num_batches_tracked to count the warm-up"):
+    setattr(layer, name, None)
+    with pytest.raises(StateError, match="running_nu and num_batches_tracked, got None"):
         layer(tg.zeros(4, 3))
 
 

@@ -53,8 +53,8 @@ class PowerNorm(ChannelNormalization):
     ------
     input (N, C, *S) of any rank from 2, or with C at another ``axis``: tokens (N, L, C) take
     ``axis=-1``; mask, where one is given in the call, (N, *S), true for tokens and false for
-    padding, which then has a part neither in ψ and ν nor in what they take from the gradient; the
-    result as input.
+    padding, which is normalised too, but has no part in ψ, nor loses of its gradient what ψ takes;
+    the result as input.
 
     Raises
     ------
@@ -63,6 +63,8 @@ class PowerNorm(ChannelNormalization):
     ArgumentError
         For an ε below 0, and for 0 in training; for a ``backward_momentum`` outside of [0, 1], or a
         ``warmup`` below 0.
+    StateError
+        In training without its running statistics, or their count.
 
     Notes
     -----
@@ -140,8 +142,10 @@ class PowerNorm(ChannelNormalization):
     def snapshot(self) -> tuple[Tensor, Tensor, Tensor]:
         """The running mean square and ν before this batch, and whether it is one of the warm-up."""
         seen = self.num_batches_tracked
-        if seen is None:
-            raise StateError("expected num_batches_tracked to count the warm-up, got None")
+        if seen is None or not self.tracked:
+            raise StateError(
+                f"expected {', '.join(self.statistics)} and num_batches_tracked, got None"
+            )
         return (
             self.running_mean_square.detach().clone(),
             self.running_nu.detach().clone(),
