@@ -45,6 +45,12 @@ class Norm:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def per_sample(self) -> bool:
+        """Whether each sample is normalised by itself."""
+        shape = self.sizes(8, 2, 2)
+        return 0 not in self.axes and self.grouped(shape)[0] == shape[0]
+
     def of_channels(self, shape: Shape) -> tuple[bool, ...]:
         """For each axis of the input, whether γ and β have it."""
         mine = {axis % len(shape) for axis in self.channels}
@@ -143,6 +149,21 @@ def filter_response(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> An
     return with_affine(nn.FilterResponseNorm(x.shape[1], **options), weight, bias)(x)
 
 
+def ghost(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+    virtual = nn.GhostBatchNorm(x.shape[1], 4, eps, affine=False).to(x.device)
+    return with_affine(virtual, weight, bias)(x)
+
+
+def in_fours(shape: Shape) -> Shape:
+    n, *rest = shape
+    return n // 4, 4, *rest
+
+
+def renorm(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+    """Without a correction, as it begins."""
+    return with_affine(nn.BatchRenorm(x.shape[1], eps, affine=False).to(x.device), weight, bias)(x)
+
+
 def with_affine(layer: Any, weight: Any, bias: Any) -> Any:
     """A layer that computes with tensors of somebody else's instead of parameters."""
     layer.weight, layer.bias = weight, bias
@@ -156,6 +177,8 @@ NORMS = (
     Norm("batch_3d", batch, lambda n, c, s: (n, c, 2, s, 1), (0, 2, 3, 4)),
     Norm("batch_last", batch_last, lambda n, c, s: (n, s + 1, c), (0, 1), channels=(-1,)),
     Norm("batch_masked", batch, lambda n, c, s: (n + 1, c, s + 1), (0, 2), masked=True),
+    Norm("ghost", ghost, lambda n, c, s: (4 * n, c, s), (1, 3), grouped=in_fours),
+    Norm("renorm", renorm, lambda n, c, s: (n + 1, c, s), (0, 2)),
     Norm("layer", layer, lambda n, c, s: (n, c + s), (1,)),
     Norm("layer_2d", layer, lambda n, c, s: (n, c, s + 1), (1, 2), channels=(1, 2)),
     Norm("rms", rms, lambda n, c, s: (n, c + s), (1,), centred=False, biased=False),

@@ -92,7 +92,7 @@ def leaves(arguments: Any) -> tuple[Any, ...]:
 
 @every_norm
 class TestAgainstTheFormula:
-    @settings(max_examples=6, deadline=None)
+    @settings(max_examples=4, deadline=None)
     @given(**cases)
     def test_gradients_of_order_1_2_and_3(self, norm, sizes, eps, seed):
         f = Functions(drawn(norm, norm.sizes(*sizes), seed, eps=eps))

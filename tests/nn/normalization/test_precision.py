@@ -75,7 +75,7 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 7))
 
 class TestEveryShapeOffsetAndScale:
     @every_norm
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(
         sizes=sizes,
         offset=st.tuples(st.sampled_from([-1, 1]), powers(-6, 6)),
@@ -113,7 +113,7 @@ class TestEveryShapeOffsetAndScale:
         assert_within_roundings(inputs, route)
 
     @every_norm
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=5, deadline=None)
     @given(
         sizes=sizes,
         offset=st.floats(-1e3, 1e3),

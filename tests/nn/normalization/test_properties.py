@@ -25,6 +25,7 @@ from tests.nn.normalization.family import (
     drawn,
     exact,
     ours,
+    with_affine,
 )
 from tinygrad_bn import nn
 from tinygrad_bn.nn import functional as F
@@ -36,7 +37,7 @@ FLOAT64 = 1e-13
 
 every_norm = pytest.mark.parametrize("norm", NORMS, ids=str)
 over_the_batch = pytest.mark.parametrize("norm", [n for n in NORMS if 0 in n.axes], ids=str)
-over_a_sample = pytest.mark.parametrize("norm", [n for n in NORMS if 0 not in n.axes], ids=str)
+over_a_sample = pytest.mark.parametrize("norm", [n for n in NORMS if n.per_sample], ids=str)
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 5), st.integers(1, 7))
 seeds = st.integers(0, 99)
 
@@ -61,7 +62,7 @@ def assert_close(got: Results, wanted: Results, tolerance: float) -> None:
 
 class TestTheOutput:
     @every_norm
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=6, deadline=None)
     @given(sizes=sizes, seed=seeds, eps=st.sampled_from([1e-5, 0.5]), offset=st.floats(-1e3, 1e3))
     def test_has_mean_0_and_variance_var_over_var_plus_eps(self, norm, sizes, seed, eps, offset):
         """Of a norm that is not centred, the mean square is what is divided, and what comes out."""
@@ -77,7 +78,7 @@ class TestTheOutput:
         np.testing.assert_allclose(variance, var / (var + eps), atol=tolerance)
 
     @every_norm
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=5, deadline=None)
     @given(sizes=sizes, seed=seeds, power=st.integers(-90, 90))
     def test_does_not_see_a_scale_of_its_input(self, norm, sizes, seed, power):
         """A power of 2 changes no digit, so that ε scaled with it gives the same bits."""
@@ -89,7 +90,7 @@ class TestTheOutput:
         np.testing.assert_array_equal(got.dx, wanted.dx / scale)
 
     @every_norm
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=5, deadline=None)
     @given(sizes=sizes, seed=seeds, scale=st.floats(0.1, 1e3), sign=st.sampled_from([-1, 1]))
     def test_turns_with_the_sign_of_a_scale(self, norm, sizes, seed, scale, sign):
         """Any scale will do where ε is too small to be seen."""
@@ -98,7 +99,7 @@ class TestTheOutput:
         np.testing.assert_allclose(y, sign * ours(inputs).y, atol=1e-10)
 
     @pytest.mark.parametrize("norm", [norm for norm in NORMS if norm.centred], ids=str)
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=5, deadline=None)
     @given(sizes=sizes, seed=seeds, shift=st.integers(-(2**20), 2**20))
     def test_does_not_see_a_shift_of_its_input(self, norm, sizes, seed, shift):
         """Float32 holds whole numbers up to 2²⁴: the shift of these rounds nothing."""
@@ -121,7 +122,7 @@ class TestTheOutput:
 
 class TestTheGradient:
     @every_norm
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=6, deadline=None)
     @given(sizes=sizes, seed=seeds, eps=st.sampled_from([1e-5, 0.5]), offset=st.floats(-1e3, 1e3))
     def test_sums_to_zero_by_itself_and_times_x_hat(self, norm, sizes, seed, eps, offset):
         """Σ dx = 0, as a shift changes nothing; Σ dx·x̂ is what ε leaves of a change of scale:
@@ -181,6 +182,24 @@ class TestSiblings:
 
         self.assert_equal(instances, batches)
 
+    @pytest.mark.parametrize(
+        "layer",
+        [
+            lambda channels, eps: nn.GhostBatchNorm(channels, 6, eps, affine=False),
+            lambda channels, eps: nn.BatchRenorm(channels, eps, affine=False),
+            lambda channels, eps: nn.SyncBatchNorm(channels, eps, affine=False),
+        ],
+        ids=["ghost_of_one_virtual_batch", "renorm_without_correction", "sync_alone"],
+    )
+    def test_a_special_case_is_batch_norm(self, layer):
+        def special(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+            return with_affine(layer(x.shape[1], eps), weight, bias)(x)
+
+        def plain(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
+            return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+        self.assert_equal(special, plain)
+
     def test_channels_last_are_channels_first_transposed(self):
         def last(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
             options: dict[str, Any] = {"training": True, "eps": eps, "axis": -1}
@@ -235,7 +254,7 @@ class TestMasks:
         layers[0](tg.tensor(padded.x), tg.tensor(inputs.mask))
         layers[1](tg.tensor(together.x))
         for a, b in zip(*(layer.buffers() for layer in layers), strict=True):
-            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-14)
 
 
 class TestTheOrderOfSamples:
@@ -278,7 +297,7 @@ import numpy as np
 from tests.nn.normalization.family import NORMS, drawn, ours
 for norm in NORMS:
     for dtype in ("float32", "float64"):
-        found = ours(drawn(norm, norm.sizes(300, 16, 40), dtype=dtype, offset=10.0))
+        found = ours(drawn(norm, norm.sizes(200, 8, 24), dtype=dtype, offset=10.0))
         arrays = (found.y, found.dx, found.dweight, found.dbias)
         joined = b"".join(a.tobytes() for a in arrays if a is not None)
         print(norm.name, dtype, hashlib.sha256(joined).hexdigest())

@@ -155,28 +155,35 @@ class GhostBatchNorm(BatchNorm):
         along = batch_axis(axis)
         inputs = input.split(lengths, along)
         masks = [None] * len(inputs) if mask is None else mask.split(lengths)
+        # in float64, where the gradients that virtual batches give γ and β add up unrounded
+        weight, bias = (None if v is None else v.double() for v in (self.weight, self.bias))
         results = [
-            self.side_by_side(x, m, axis, stretch)
+            self.side_by_side(x, weight, bias, m, axis, stretch)
             for x, m, stretch in zip(inputs, masks, stretches, strict=True)
         ]
         return cat([y for y, _ in results], along), Moments.merged([m for _, m in results])
 
     def side_by_side(
-        self, x: Tensor, mask: Tensor | None, axis: int, stretch: Stretch
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        axis: int,
+        stretch: Stretch,
     ) -> tuple[Tensor, Moments]:
         """Virtual batches of one size as so many times the channels of one batch."""
         k, along = stretch.batches, batch_axis(axis)
+        options: dict[str, Any] = {"eps": self.eps, "axis": axis, "counts": (stretch.count,)}
         if k == 1:
-            return super().normalized_by_batch(x, mask, axis, (stretch.count,))
+            return normalized_by_batch(x, weight, bias, mask, **options)
         channels = x.shape[axis]
         beside = x.unflatten(along, (k, stretch.samples)).movedim(along, axis)
         y, found = normalized_by_batch(
             beside.flatten(axis, axis + 1),
-            None if self.weight is None else self.weight.repeat(k),
-            None if self.bias is None else self.bias.repeat(k),
-            eps=self.eps,
-            axis=axis,
-            counts=(stretch.count,),
+            None if weight is None else weight.repeat(k),
+            None if bias is None else bias.repeat(k),
+            **options,
         )
         y = y.unflatten(axis, (k, channels)).movedim(axis, along).flatten(along, along + 1)
         return y, together(found, k)
