@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn.backend import KERNEL_POINTS, Kernel, get_backend
-from tinygrad_bn.ops import moments
+from tinygrad_bn.ops import moments, row_moments
 
 pytest.importorskip("numba")
 families = pytest.importorskip("tinygrad_bn.backends.numba_kernels")
@@ -16,6 +18,7 @@ NUMPY = get_backend("numpy")
 
 
 def test_every_kernel_has_its_kernel_point():
+    import_module("tinygrad_bn.optim")  # which an import of the library leaves for later
     assert set(families.FAMILIES) <= set(KERNEL_POINTS)
     for name in families.FAMILIES:
         assert NUMPY.kernels.get(name) is not None
@@ -37,6 +40,28 @@ def test_reference_kernels_switches_kernels_off(monkeypatch):
         slow = norm(x, None, None, training=True)
     assert calls == [1]
     np.testing.assert_allclose(fast.numpy(), slow.numpy(), atol=5e-7)  # float32's rounding at 4
+
+
+NORMS = {
+    "batch": (moments, lambda x, w: tg.nn.functional.batch_norm(x, None, None, w, training=True)),
+    "row": (row_moments, lambda x, w: tg.nn.functional.layer_norm(x, w.shape, w)),
+}
+
+
+@pytest.mark.parametrize("family", NORMS)
+def test_norms_reach_their_kernels_from_any_layout(family, monkeypatch):
+    """With a transposed input, and the gradient that a sum expands."""
+    module, norm = NORMS[family]
+
+    def refuse(*args):
+        raise AssertionError("expected the kernel, got the reference body")
+
+    for phase in ("moments", "normalize", "grad_sums", "grad_input"):
+        monkeypatch.setattr(getattr(module, f"{family}_{phase}"), "reference", refuse)
+    weight = tg.ones(5 if family == "batch" else 3)
+    for input in (tg.randn(4, 5, 3), tg.randn(4, 3, 5).transpose(1, 2)):
+        norm(input.requires_grad_(), weight.requires_grad_()).sum().backward()
+        assert input.grad.shape == (4, 5, 3)
 
 
 @pytest.mark.parametrize("wrapped", [0, 2])

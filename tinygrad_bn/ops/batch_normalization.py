@@ -20,7 +20,6 @@ from tinygrad_bn.ops.moments import (
     batch_grad_sums,
     batch_moments,
     batch_normalize,
-    column,
     merged_moments,
     moving_average,
     wide,
@@ -41,8 +40,10 @@ if TYPE_CHECKING:
 
 
 def by_channel(xp: Any, x: Array, axis: int) -> Array:
-    """x as (N, C, S), where C is its ``axis``; channels last are N rows of S = 1."""
-    shape = x.shape
+    """x as (N, C, S), where C is its ``axis``; channels last are N rows of S = 1. It is in C order,
+    which kernels ask for: a copy of a transposed x costs less than doing without them.
+    """
+    shape, x = x.shape, xp.contiguous(x)
     return xp.reshape(x, (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])))
 
 
@@ -129,8 +130,8 @@ class FixedBatchNorm(Function):
 
     def backward(self, dy: Array, /) -> tuple[Array, None, None, Array | None, Array | None]:
         xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
-        scale = self.rstd if self.weight is None else self.rstd * wide(self.backend, self.weight)
-        dx = xp.astype(wide(self.backend, dy) * column(xp, scale), self.x.dtype)
+        zero = xp.zeros_like(self.mean)  # a gradient is scaled as x is, with nothing subtracted
+        dx = batch_normalize(self.backend, dy, zero, self.rstd, self.weight, None)
         dbias = dweight = None
         if self.needs[3] or self.needs[4]:
             dbias, dweight = batch_grad_sums(self.backend, dy, self.x, self.mean, self.rstd, None)

@@ -64,7 +64,7 @@ class RowNorm(Function):
         xp = self.xp
         self.shape, self.rows = x.shape, rows
         self.affine_shapes = [None if v is None else v.shape for v in (weight, bias)]
-        x = xp.reshape(x, rows)
+        x = xp.reshape(xp.contiguous(x), rows)  # C order is what kernels ask for
         weight, bias = (None if v is None else xp.reshape(v, rows[1:3]) for v in (weight, bias))
         if centred:
             self.mean, self.var = row_moments(self.backend, x)
@@ -76,7 +76,7 @@ class RowNorm(Function):
         return xp.reshape(y, self.shape)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:
-        xp, dy = self.xp, self.xp.reshape(dy, self.rows)
+        xp, dy = self.xp, self.xp.reshape(self.xp.contiguous(dy), self.rows)
         kept = (self.x, self.mean, self.rstd)
         dx = dweight = dbias = None
         if self.needs[0]:

@@ -143,7 +143,7 @@ class TestExactness:
     def test_far_from_zero(self, offset, device):
         x = RNG.normal(offset, 1, (2, 3, 64)).astype(np.float32)
         y = nn.FilterResponseNorm(3, device=device)(tg.tensor(x, device=device))
-        np.testing.assert_allclose(y.tolist(), direct(x), rtol=1e-7)  # float32's rounding
+        np.testing.assert_allclose(y.tolist(), direct(x), rtol=2e-7)  # of 1/√ν² and of y
 
     def test_a_channel_of_zeros_gives_its_bias(self, device):
         layer = nn.FilterResponseNorm(2, device=device)
