@@ -9,6 +9,7 @@ from tinygrad_bn.backend import Array, current
 from tinygrad_bn.ops.batch_normalization import (
     FixedBatchNorm,
     Moments,
+    as_met,
     by_channel,
     by_position,
 )
@@ -58,6 +59,7 @@ def centred_by_batch(
 
 def centred_by_running(input: Tensor, mean: Tensor, bias: Tensor | None, *, axis: int) -> Tensor:
     """The input less a running mean; what comes in has been checked."""
+    (mean,) = as_met(mean)
     with current(mean.backend):
         ones = mean.wrap_like(mean.backend.xp.ones_like(mean.array))
     return FixedBatchNorm.apply(  # type: ignore[no-any-return]

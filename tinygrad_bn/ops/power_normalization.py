@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array, current
-from tinygrad_bn.ops.batch_normalization import FixedBatchNorm, by_channel, by_position
+from tinygrad_bn.ops.batch_normalization import (
+    FixedBatchNorm,
+    as_met,
+    by_channel,
+    by_position,
+)
 from tinygrad_bn.ops.moments import (
     batch_grad_input,
     batch_grad_sums,
@@ -103,6 +108,7 @@ def power_normalized_by_running(
     """The input over a running quadratic mean, of which its square is given; what comes in has been
     checked.
     """
+    (running,) = as_met(running)
     with current(running.backend):
         zero = running.wrap_like(running.backend.xp.zeros_like(running.array))
     return FixedBatchNorm.apply(  # type: ignore[no-any-return]

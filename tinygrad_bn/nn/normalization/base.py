@@ -98,6 +98,11 @@ class RunningNormalization(Normalization):
         for buffer in self.buffers(recurse=False):
             convert(buffer, float32 if narrow else dtype, device)
 
+    def reset_parameters(self) -> None:
+        """Set γ to 1 and β to 0, and forget every batch seen."""
+        self.reset_running_stats()
+        super().reset_parameters()
+
     def reset_running_stats(self) -> None:
         """Forget every batch seen."""
         for name, value in {**self.statistics, "num_batches_tracked": 0}.items():

@@ -51,7 +51,7 @@ class BatchNorm1d(BatchNorm):
         alike.
     affine : whether γ (``weight``) and β (``bias``) exist and are learned.
     track_running_stats : whether running statistics exist; without them the batch's are taken
-        always.
+        always. Set to False later, it makes training leave them as they are.
     bias : whether β exists, where γ does.
     axis : the axis of the channels; -1 for channels last, which are taken as they lie.
     running_var_correction : the variance that the running one moves towards: "unbiased" as in

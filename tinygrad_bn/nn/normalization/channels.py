@@ -82,7 +82,7 @@ class ChannelNormalization(RunningNormalization):
             return self.normalized_by_running(input, axis)
         require_several(self.fewest(counts), input)
         y, moments = self.normalized_by_batch(input, mask, axis, counts)
-        if self.training and self.tracked:
+        if self.training and self.tracked and self.track_running_stats:
             self.learn(moments)
         return y
 

@@ -10,7 +10,7 @@ from tinygrad_bn import creation
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.normalization.base import Normalization
 from tinygrad_bn.nn.normalization.channels import ChannelNormalization
-from tinygrad_bn.ops.batch_normalization import Moments
+from tinygrad_bn.ops.batch_normalization import Moments, as_met
 from tinygrad_bn.ops.deviation import BatchDeviation, RowDeviation
 from tinygrad_bn.ops.elementwise import maximum
 from tinygrad_bn.ops.norm_arguments import require_channels, require_floats
@@ -161,7 +161,8 @@ class EvoNormB0(Evolved, ChannelNormalization):
 
     def normalized_by_running(self, input: Tensor, axis: int) -> Tensor:
         assert self.running_var is not None
-        deviation = (self.running_var.detach().double() + self.eps).sqrt()
+        (var,) = as_met(self.running_var)
+        deviation = (var.double() + self.eps).sqrt()
         return self.over(at_least_float32(input), deviation, input.dtype)
 
     def over(self, x: Tensor, deviation: Tensor, dtype: Any) -> Tensor:

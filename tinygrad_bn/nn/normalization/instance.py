@@ -56,13 +56,14 @@ class InstanceNorm(RunningNormalization):
 
     def normalized(self, x: Tensor) -> Tensor:
         """x (N, C, *S) normalised, by its own statistics or by the running ones."""
+        tracks = self.track_running_stats
         return instance_norm(
             x,
-            self.running_mean,
-            self.running_var,
+            self.running_mean if tracks else None,
+            self.running_var if tracks else None,
             self.weight,
             self.bias,
-            self.by_batch,
+            self.by_batch or not tracks,
             0.0 if self.momentum is None else self.momentum,
             self.eps,
             running_var_correction=self.running_var_correction,
@@ -85,7 +86,8 @@ class InstanceNorm1d(InstanceNorm):
         start, as in PyTorch.
     affine : whether γ (``weight``) and β (``bias``), (C,) each, exist and are learned.
     track_running_stats : whether running statistics exist. In training they move towards the mean
-        over the samples of their means and of their variances.
+        over the samples of their means and of their variances. Set to False later, it makes
+        evaluation too take those of the input.
     bias : whether β exists, where γ does.
     running_var_correction : the variance that the running one moves towards: "unbiased" as in
         PyTorch, or "biased".
