@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,12 @@ def test_in_second_gradients(norm, route):
     "make",
     [
         nn.BatchNorm1d,
-        lambda c, **options: nn.BatchNorm1d(c, momentum=None, **options),
-        lambda c, **options: nn.InstanceNorm1d(c, track_running_stats=True, **options),
+        partial(nn.BatchNorm1d, momentum=None),
+        partial(nn.GhostBatchNorm, virtual_batch_size=8),
+        nn.BatchRenorm,
+        partial(nn.InstanceNorm1d, track_running_stats=True),
     ],
-    ids=["batch", "batch_averaging", "instance"],
+    ids=["batch", "batch_averaging", "ghost", "renorm", "instance"],
 )
 def test_in_running_statistics(make, route):
     for value in VALUES:
