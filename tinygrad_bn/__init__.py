@@ -27,11 +27,13 @@ from tinygrad_bn.backend import set_default_device as set_default_device
 from tinygrad_bn.config import enable_grad as enable_grad
 from tinygrad_bn.config import get_default_device as get_default_device
 from tinygrad_bn.config import get_default_dtype as get_default_dtype
+from tinygrad_bn.config import get_workspace_limit as get_workspace_limit
 from tinygrad_bn.config import inference_mode as inference_mode
 from tinygrad_bn.config import is_grad_enabled as is_grad_enabled
 from tinygrad_bn.config import no_grad as no_grad
 from tinygrad_bn.config import set_default_dtype as set_default_dtype
 from tinygrad_bn.config import set_grad_enabled as set_grad_enabled
+from tinygrad_bn.config import set_workspace_limit as set_workspace_limit
 from tinygrad_bn.creation import *
 from tinygrad_bn.dtypes import *
 from tinygrad_bn.ops import differentiable as _differentiable  # the chain rule's interpreter

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
-from tinygrad_bn.errors import DtypeError, GradientError
+from tinygrad_bn.errors import ArgumentError, DtypeError, GradientError
 
 grad_mode: ContextVar[bool] = ContextVar("grad_mode", default=True)
 anomaly_mode: ContextVar[bool] = ContextVar("anomaly_mode", default=False)
@@ -23,7 +23,7 @@ recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 where: ContextVar[str] = ContextVar("where", default="")
 """In anomaly mode, a line that names the module whose forward is running."""
 
-_defaults: dict[str, Any] = {"dtype": np.dtype("float32"), "device": "cpu"}
+_defaults: dict[str, Any] = {"dtype": np.dtype("float32"), "device": "cpu", "workspace": 2**26}
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -209,6 +209,20 @@ def set_default_dtype(dtype: Any) -> None:
     if wanted.kind != "f":
         raise DtypeError(f"expected a floating dtype as the default, got {wanted}")
     _defaults["dtype"] = wanted
+
+
+def get_workspace_limit() -> int:
+    """How many bytes convolution may take to lay out windows (64 MiB until set)."""
+    return _defaults["workspace"]  # type: ignore[no-any-return]
+
+
+def set_workspace_limit(size: int) -> None:
+    """Let convolution take at most ``size`` bytes to lay out the windows of several samples; those
+    of a single one it takes whatever that needs.
+    """
+    if not isinstance(size, int) or size < 1:
+        raise ArgumentError(f"expected a number of bytes ≥ 1 as the limit, got {size!r}")
+    _defaults["workspace"] = size
 
 
 def get_default_device() -> str:

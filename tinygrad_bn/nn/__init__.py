@@ -34,6 +34,9 @@ from tinygrad_bn.nn.containers import ModuleList as ModuleList
 from tinygrad_bn.nn.containers import ParameterDict as ParameterDict
 from tinygrad_bn.nn.containers import ParameterList as ParameterList
 from tinygrad_bn.nn.containers import Sequential as Sequential
+from tinygrad_bn.nn.convolution import Conv1d as Conv1d
+from tinygrad_bn.nn.convolution import Conv2d as Conv2d
+from tinygrad_bn.nn.convolution import Conv3d as Conv3d
 from tinygrad_bn.nn.dropout import AlphaDropout as AlphaDropout
 from tinygrad_bn.nn.dropout import Dropout as Dropout
 from tinygrad_bn.nn.embedding import Embedding as Embedding
@@ -80,5 +83,11 @@ from tinygrad_bn.nn.normalization import RenormRamp as RenormRamp
 from tinygrad_bn.nn.normalization import RMSNorm as RMSNorm
 from tinygrad_bn.nn.normalization import ScaleNorm as ScaleNorm
 from tinygrad_bn.nn.normalization import SyncBatchNorm as SyncBatchNorm
+from tinygrad_bn.nn.recurrent import GRU as GRU
+from tinygrad_bn.nn.recurrent import LSTM as LSTM
+from tinygrad_bn.nn.recurrent import RNN as RNN
+from tinygrad_bn.nn.recurrent import GRUCell as GRUCell
+from tinygrad_bn.nn.recurrent import LSTMCell as LSTMCell
+from tinygrad_bn.nn.recurrent import RNNCell as RNNCell
 from tinygrad_bn.tensors import Buffer as Buffer
 from tinygrad_bn.tensors import Parameter as Parameter

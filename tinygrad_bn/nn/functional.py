@@ -28,6 +28,7 @@ from tinygrad_bn.ops.composed_loss import (
     margin_ranking_loss,
     poisson_nll_loss,
 )
+from tinygrad_bn.ops.convolution import conv1d, conv2d, conv3d
 from tinygrad_bn.ops.linear import linear
 from tinygrad_bn.ops.loss import (
     binary_cross_entropy,
@@ -57,6 +58,7 @@ from tinygrad_bn.ops.response_normalization import local_response_norm, normaliz
 from tinygrad_bn.ops.row_normalization import group_norm, instance_norm, layer_norm, rms_norm
 from tinygrad_bn.ops.trigonometry import tanh
 from tinygrad_bn.ops.unary import sigmoid
+from tinygrad_bn.ops.unfolding import fold, unfold
 
 __all__ = [
     "alpha_dropout",
@@ -65,12 +67,16 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "conv1d",
+    "conv2d",
+    "conv3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
     "dropout",
     "elu",
     "embedding",
+    "fold",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -114,4 +120,5 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "unfold",
 ]
