@@ -1,5 +1,6 @@
 """What one does to modules and their parameters, under PyTorch's names where it has one."""
 
+from tinygrad_bn.nn.utils import rnn as rnn
 from tinygrad_bn.nn.utils.accumulation import accumulate_statistics as accumulate_statistics
 from tinygrad_bn.nn.utils.clipping import clip_grad_norm_ as clip_grad_norm_
 from tinygrad_bn.nn.utils.clipping import clip_grad_value_ as clip_grad_value_

@@ -1,0 +1,8 @@
+"""Recurrent layers and cells: plain ones, and normalised ones."""
+
+from tinygrad_bn.nn.recurrent.cells import GRUCell as GRUCell
+from tinygrad_bn.nn.recurrent.cells import LSTMCell as LSTMCell
+from tinygrad_bn.nn.recurrent.cells import RNNCell as RNNCell
+from tinygrad_bn.nn.recurrent.layers import GRU as GRU
+from tinygrad_bn.nn.recurrent.layers import LSTM as LSTM
+from tinygrad_bn.nn.recurrent.layers import RNN as RNN

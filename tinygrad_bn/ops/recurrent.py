@@ -1,0 +1,241 @@
+"""Recurrent networks as operations: a layer in one direction, over whole sequences, is one node.
+
+Sequences come packed: rows (R, I) hold step 0 of every sequence, then step 1 of those that have
+one, and so on, the longest sequence first. ``sizes`` says how many rows each step has, and never
+grows. Sequences of one length are T steps of N rows, so that nothing is computed for padding and
+nothing is masked. In reverse, sequences begin at their last step.
+
+The forward walk keeps states and gates, and the backward walk is backpropagation through time. Both
+are written once for all cells; a cell defines a step and its gradient. What does not depend on the
+state, the products with inputs and all gradients of weights, is one matrix product for all steps.
+
+References
+----------
+Werbos 1990, "Backpropagation through time: what it does and how to do it".
+Sak, Senior and Beaufays 2014, arXiv:1402.1128, equation 7, for the projection of h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.backend import Array
+from tinygrad_bn.ops.linear import transposed
+from tinygrad_bn.ops.recurrent_steps import (
+    gru_step,
+    gru_step_grad,
+    lstm_step,
+    lstm_step_grad,
+    rnn_step,
+    rnn_step_grad,
+)
+
+
+def spans(sizes: Sequence[int]) -> list[slice]:
+    """The rows of each step."""
+    return [slice(end - n, end) for n, end in zip(sizes, accumulate(sizes), strict=True)]
+
+
+class Running:
+    """The rows of a state that belong to sequences running at a step of a walk.
+
+    Sequences that end are put aside, sequences that begin come from what is ``given`` for all.
+    """
+
+    def __init__(self, xp: Any, given: Array) -> None:
+        self.xp, self.given = xp, given
+        self.rows = given[:0]
+        self.ended: list[Array] = []
+
+    def at(self, count: int) -> Array:
+        """The rows of the first ``count`` sequences, which are those that run now."""
+        known = self.rows.shape[0]
+        if not known:
+            self.rows = self.given[:count]
+        elif known < count:
+            self.rows = self.xp.concatenate([self.rows, self.given[known:count]], axis=0)
+        elif known > count:
+            self.ended.append(self.rows[count:])
+            self.rows = self.rows[:count]
+        return self.rows
+
+    def all(self) -> Array:
+        """The rows of all sequences after the last step of the walk."""
+        if not self.ended:
+            return self.rows
+        return self.xp.concatenate([self.rows, *reversed(self.ended)], axis=0)
+
+
+class Recurrence(Function):
+    """A cell along packed sequences; states are h (N, P) and what else the cell carries."""
+
+    multiplies_bias = False
+    """Whether b_hh belongs to the recurrent product; else it may be added to the input's."""
+
+    def forward(
+        self,
+        x: Array,
+        weight_ih: Array,
+        weight_hh: Array,
+        bias_ih: Array | None,
+        bias_hh: Array | None,
+        weight_hr: Array | None,
+        *initial: Array,
+        sizes: tuple[int, ...],
+        reverse: bool,
+        **options: Any,
+    ) -> tuple[Array, ...]:
+        xp, self.options = self.xp, options
+        self.x, self.weight_ih, self.weight_hh, self.weight_hr = x, weight_ih, weight_hh, weight_hr
+        gx, late = xp.matmul(x, transposed(xp, weight_ih)), None
+        if bias_ih is not None:
+            if self.multiplies_bias:
+                late = bias_hh
+            else:
+                bias_ih = bias_ih + bias_hh
+            gx = gx + bias_ih
+        self.steps = spans(sizes)[::-1] if reverse else spans(sizes)
+        self.reverse = reverse
+        turned, turned_back = transposed(xp, weight_hh), None
+        if weight_hr is not None:
+            turned_back = transposed(xp, weight_hr)
+        walk = [Running(xp, state) for state in initial]
+        before: list[Array] = []
+        cells: list[Array] = []
+        y: list[Array] = []
+        for rows in self.steps:
+            h, *rest = [state.at(rows.stop - rows.start) for state in walk]
+            gh = xp.matmul(h, turned)
+            if late is not None:
+                gh = gh + late
+            (h_after, *rest_after), kept = self.step(gx[rows], gh, h, *rest)
+            before.append(h)
+            cells += (h_after, *kept)
+            if turned_back is not None:
+                h_after = xp.matmul(h_after, turned_back)
+            y.append(h_after)
+            for state, after in zip(walk, (h_after, *rest_after), strict=True):
+                state.rows = after
+        self.before, self.cells = tuple(before), tuple(cells)
+        return (self.in_order(y), *(state.all() for state in walk))
+
+    def in_order(self, steps: list[Array]) -> Array:
+        """What a walk found for the rows of each step, in the order of rows."""
+        return self.xp.concatenate(steps[::-1] if self.reverse else steps, axis=0)
+
+    def backward(self, dy: Array, *dfinal: Array) -> tuple[Array | None, ...]:
+        xp = self.xp
+        walk = [Running(xp, grad) for grad in dfinal]
+        dgx: list[Array] = []
+        dgh: list[Array] = []
+        dh_after: list[Array] = []
+        width = len(self.cells) // len(self.steps)
+        for k in reversed(range(len(self.steps))):
+            rows, h, cell = self.steps[k], self.before[k], self.cells[k * width : (k + 1) * width]
+            dh, *drest = [grad.at(rows.stop - rows.start) for grad in walk]
+            dh = dh + dy[rows]
+            dh_after.append(dh)
+            if self.weight_hr is not None:
+                dh = xp.matmul(dh, self.weight_hr)
+            da, da_h, direct, drest = self.step_grad(dh, drest, h, *cell)
+            dgx.append(da)
+            dgh.append(da_h)
+            dh = xp.matmul(da_h, self.weight_hh)
+            for grad, before in zip(
+                walk, (dh if direct is None else dh + direct, *drest), strict=True
+            ):
+                grad.rows = before
+        return (*self.grads(dgx, dgh, dh_after), *(grad.all() for grad in walk))
+
+    def grads(
+        self, dgx: list[Array], dgh: list[Array], dh_after: list[Array]
+    ) -> tuple[Array | None, ...]:
+        """The gradients of x, the weights and the biases, each from all steps at once; what comes
+        in is in the order of the backward walk.
+        """
+        xp, needs = self.xp, self.needs
+        dx = dweight_ih = dweight_hh = dbias_ih = dbias_hh = dweight_hr = None
+        da = da_h = self.in_order(dgx[::-1])
+        if self.multiplies_bias:
+            da_h = self.in_order(dgh[::-1])
+        if needs[0]:
+            dx = xp.matmul(da, self.weight_ih)
+        if needs[1]:
+            dweight_ih = xp.matmul(transposed(xp, da), self.x)
+        if needs[2]:
+            dweight_hh = xp.matmul(transposed(xp, da_h), self.in_order(list(self.before)))
+        if needs[3]:
+            dbias_ih = xp.sum(da, axis=0)
+        if needs[4]:
+            dbias_hh = xp.sum(da_h, axis=0)
+        if needs[5]:
+            unprojected = self.in_order(list(self.cells[:: len(self.cells) // len(self.steps)]))
+            dweight_hr = xp.matmul(transposed(xp, self.in_order(dh_after[::-1])), unprojected)
+        return dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr
+
+    # What a cell defines
+
+    def step(
+        self, gx: Array, gh: Array, *states: Array
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The states after a step, and what its gradient needs beside them and h before it."""
+        raise NotImplementedError
+
+    def step_grad(
+        self, dh: Array, drest: list[Array], h: Array, h_after: Array, *kept: Array
+    ) -> tuple[Array, Array, Array | None, list[Array]]:
+        """The gradients of gx, of gh, of h on other ways than gh, and of the rest of the states."""
+        raise NotImplementedError
+
+
+class RNNSequence(Recurrence):
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or with max(·, 0) in its place."""
+
+    def step(
+        self, gx: Array, gh: Array, *states: Array
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        return (rnn_step(self.backend, gx, gh, self.options["relu"]),), ()
+
+    def step_grad(
+        self, dh: Array, drest: list[Array], h: Array, h_after: Array, *kept: Array
+    ) -> tuple[Array, Array, Array | None, list[Array]]:
+        da = rnn_step_grad(self.backend, dh, h_after, self.options["relu"])
+        return da, da, None, drest
+
+
+class LSTMSequence(Recurrence):
+    """The long short-term memory, with the states h and c."""
+
+    def step(
+        self, gx: Array, gh: Array, *states: Array
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        _, c = states
+        h_after, c_after, gates = lstm_step(self.backend, gx, gh, c)
+        return (h_after, c_after), (gates, c, c_after)
+
+    def step_grad(
+        self, dh: Array, drest: list[Array], h: Array, h_after: Array, *kept: Array
+    ) -> tuple[Array, Array, Array | None, list[Array]]:
+        da, dc = lstm_step_grad(self.backend, dh, drest[0], *kept)
+        return da, da, None, [dc]
+
+
+class GRUSequence(Recurrence):
+    """The gated recurrent unit, whose reset gate multiplies W_hn h + b_hn."""
+
+    multiplies_bias = True
+
+    def step(
+        self, gx: Array, gh: Array, *states: Array
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        h_after, gates = gru_step(self.backend, gx, gh, states[0])
+        return (h_after,), (gates,)
+
+    def step_grad(
+        self, dh: Array, drest: list[Array], h: Array, h_after: Array, *kept: Array
+    ) -> tuple[Array, Array, Array | None, list[Array]]:
+        da, da_h, direct = gru_step_grad(self.backend, dh, kept[0], h)
+        return da, da_h, direct, drest
