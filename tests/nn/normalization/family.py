@@ -3,7 +3,8 @@
 A norm differs from its siblings in what it takes statistics over: the input is seen in a
 ``grouped`` shape, and each group is what lies along ``axes`` of that. The formula below speaks only
 operators, ``sum`` and ``reshape``: NumPy's arrays of any precision, our Tensors and PyTorch's
-evaluate it.
+evaluate it. Norms of another formula, and the synchronised one, have all their tests in files of
+their own.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class Norm:
         return value.reshape(tuple(n if mine else 1 for n, mine in axes))
 
     def over(self, shape: Shape, value: Any) -> Any:
-        """The sum of a value of the input's shape over each group, once for each of its elements'
-        groups, with axes of size 1 where they were summed.
+        """The sum over each group of a value of the input's shape; of the grouped shape, with the
+        size 1 along summed axes.
         """
         grouped = self.grouped(shape)
         ones = tuple(1 if axis in self.axes else n for axis, n in enumerate(grouped))
@@ -145,8 +146,7 @@ def instance(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
 
 
 def filter_response(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:
-    options: dict[str, Any] = {"eps": eps, "affine": False}
-    return with_affine(nn.FilterResponseNorm(x.shape[1], **options), weight, bias)(x)
+    return with_affine(nn.FilterResponseNorm(x.shape[1], eps, affine=False), weight, bias)(x)
 
 
 def ghost(x: Any, weight: Any, bias: Any, mask: Any, eps: float) -> Any:

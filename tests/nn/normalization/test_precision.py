@@ -2,7 +2,8 @@
 CPU with kernels and without.
 
 The oracle is the formula in long double, of the same input. Gradients of higher order have their
-figures in ``test_gradients.py``; sums, containment and bits in ``test_properties.py``.
+figures in ``test_gradients.py``, sums of gradients and bits in ``test_properties.py``, NaN and
+infinity in ``test_containment.py``.
 """
 
 from __future__ import annotations
