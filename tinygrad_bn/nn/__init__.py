@@ -89,5 +89,8 @@ from tinygrad_bn.nn.recurrent import RNN as RNN
 from tinygrad_bn.nn.recurrent import GRUCell as GRUCell
 from tinygrad_bn.nn.recurrent import LSTMCell as LSTMCell
 from tinygrad_bn.nn.recurrent import RNNCell as RNNCell
+from tinygrad_bn.nn.transposed_convolution import ConvTranspose1d as ConvTranspose1d
+from tinygrad_bn.nn.transposed_convolution import ConvTranspose2d as ConvTranspose2d
+from tinygrad_bn.nn.transposed_convolution import ConvTranspose3d as ConvTranspose3d
 from tinygrad_bn.tensors import Buffer as Buffer
 from tinygrad_bn.tensors import Parameter as Parameter

@@ -56,6 +56,11 @@ from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
 from tinygrad_bn.ops.rearrange import pad
 from tinygrad_bn.ops.response_normalization import local_response_norm, normalize
 from tinygrad_bn.ops.row_normalization import group_norm, instance_norm, layer_norm, rms_norm
+from tinygrad_bn.ops.transposed_convolution import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from tinygrad_bn.ops.trigonometry import tanh
 from tinygrad_bn.ops.unary import sigmoid
 from tinygrad_bn.ops.unfolding import fold, unfold
@@ -70,6 +75,9 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",

@@ -18,6 +18,18 @@ def conv(x, w, b=None, notes="", order=3, **options):
     )
 
 
+def transposed(x, w, b=None, **options):
+    """A sample of the transposed convolution that the weight is for."""
+    name = f"conv_transpose{w.ndim - 2}d"
+    return Sample(
+        name,
+        lambda t, *tensors: getattr(t.nn.functional, name)(*tensors, **options),
+        (x, w) if b is None else (x, w, b),
+        order=3,
+        notes="-".join(f"{k}={v}" for k, v in options.items()),
+    )
+
+
 def last(t, x, w, b):
     """Channels last, for which PyTorch has another memory format and no axis."""
     return t.nn.functional.conv2d(x, w, b, stride=2, padding=1, groups=2, axis=-1)
@@ -32,6 +44,7 @@ def windows(name, x, *args, **options):
     )
 
 
+V = normal(4, 3, 2, 2, seed=3)
 W, B = normal(4, 2, 3, 2, seed=1), normal(4, seed=2)
 
 SAMPLES = [
@@ -47,6 +60,11 @@ SAMPLES = [
     conv(normal(2, 4, 2, 2), normal(4, 2, 1, 1), groups=2, notes="points"),
     conv(normal(1, 2, 3, 3, 2), normal(2, 2, 2, 2, 1), normal(2), stride=(1, 2, 1), padding=1),
     Sample("conv2d", last, (normal(2, 4, 5, 4), W, B), order=3, oracle=False, notes="last"),
+    transposed(normal(2, 3, 4), normal(3, 2, 3), normal(2), stride=2),
+    transposed(normal(2, 4, 3, 3), V, normal(3)),
+    transposed(normal(2, 4, 3, 3), V, normal(6), stride=2, padding=1, output_padding=1, groups=2),
+    transposed(normal(4, 3, 2), V, dilation=3, output_padding=2),
+    transposed(normal(1, 2, 2, 2, 1), normal(2, 2, 2, 1, 2), normal(2), stride=(2, 1, 1)),
     windows("unfold", normal(2, 3, 5, 4), (2, 3), padding=1, stride=2),
     windows("unfold", normal(2, 6, 4), 2, dilation=2),
     windows("fold", normal(2, 12, 12), (4, 5), (2, 2)),
