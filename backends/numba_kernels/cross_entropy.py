@@ -72,8 +72,8 @@ def forward(
         if smoothing is not None:
             even = rounded(sum_of_costs(x, i, most, log_sum, weight) / classes)
             loss = rounded(1 - smoothing) * loss + rounded(smoothing) * even
-        losses[i], found[i] = rounded(0) if ignored else loss, w
-        greatest[i], total[i] = most, log_sum
+        losses[i, 0], found[i, 0] = rounded(0) if ignored else loss, w
+        greatest[i, 0], total[i, 0] = most, log_sum
 
 
 @compiled
@@ -103,7 +103,7 @@ def grad_input(
             for k in range(classes):
                 dx[i, k] = rounded(0)
             continue
-        grad, most, log_sum, w = dy[i], greatest[i], total[i], found[i]
+        grad, most, log_sum, w = dy[i, 0], greatest[i, 0], total[i, 0], found[i, 0]
         mass, base = keep * w + mass_even, keep * (w * rounded(0))
         for k in range(classes):
             wanted = base + even if share is None else base + even * share[k]
@@ -117,11 +117,13 @@ def grad_input(
 def softmax_cross_entropy(
     x: Array, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float
 ) -> tuple[Array, ...]:
-    results = tuple(np.empty((x.shape[0], 1), x.dtype) for _ in range(4))
+    shape, dtype = (x.shape[0], 1), x.dtype
+    losses, found = np.empty(shape, dtype), np.empty(shape, dtype)
+    greatest, total = np.empty(shape, dtype), np.empty(shape, dtype)
     smoothing = float(label_smoothing) or None  # without it, what it needs is not compiled
-    flat = (y.reshape(-1) for y in results)
-    forward(x, x.view(WHOLE[x.dtype]), target, weight, ignore_index, smoothing, *flat)
-    return results
+    words = x.view(WHOLE[dtype])
+    forward(x, words, target, weight, ignore_index, smoothing, losses, found, greatest, total)
+    return losses, found, greatest, total
 
 
 def softmax_cross_entropy_grad_input(
@@ -140,7 +142,6 @@ def softmax_cross_entropy_grad_input(
     mass_even = even * x.dtype.type(x.shape[1] if share is None else share.sum())
     dx = np.empty(x.shape, x.dtype)
     dy = np.ascontiguousarray(dy)  # one number, repeated, where the losses were reduced
-    dy, found, greatest, total = (a.reshape(-1) for a in (dy, found, greatest, total))
     keep = 1 - label_smoothing
     grad_input(
         dy, x, target, found, greatest, total, share, keep, even, mass_even, ignore_index, dx
@@ -154,12 +155,16 @@ def accepts(x: Array, target: Array, weight: Array | None, *rest: Any) -> bool:
         x.ndim == 2
         and x.size > 0
         and x.dtype in WHOLE
+        and in_order(x)
         and target.dtype == INT64
-        and all(
-            a is None or (a.flags.c_contiguous and a.flags.aligned) for a in (x, target, weight)
-        )
-        and (weight is None or weight.dtype == x.dtype)
+        and in_order(target)
+        and (weight is None or (weight.dtype == x.dtype and in_order(weight)))
     )
+
+
+def in_order(x: Array) -> bool:
+    flags = x.flags
+    return bool(flags.c_contiguous and flags.aligned)
 
 
 def accepts_grad(dy: Array, x: Array, *rest: Any) -> bool:

@@ -84,14 +84,13 @@ def accepts(buffers: int, *args: Any, **flags: bool) -> bool:
     """Float32 or float64 of one size in C order, and whatever is to be written may be."""
     param, grad, *state = args[:buffers]
     dtype, shape = param.dtype, param.shape
-    return (
-        dtype in FLOATS
-        and grad.dtype == dtype
-        and grad.shape == shape
-        and grad.flags.c_contiguous
-        and grad.flags.aligned
-        and all(
-            a is None or (a.dtype == dtype and a.shape == shape and a.flags.carray)
-            for a in (param, *state)
-        )
-    )
+    if dtype not in FLOATS or grad.dtype != dtype or grad.shape != shape:
+        return False
+    if not (param.flags.carray and grad.flags.c_contiguous and grad.flags.aligned):
+        return False
+    for buffer in state:
+        if buffer is not None and not (
+            buffer.dtype == dtype and buffer.shape == shape and buffer.flags.carray
+        ):
+            return False
+    return True
