@@ -37,7 +37,18 @@ FAMILIES = {
     "lamb_update": "adaptive",
     "softmax_cross_entropy": "cross_entropy",
     "softmax_cross_entropy_grad_input": "cross_entropy",
+    "rnn_step": "recurrent",
+    "rnn_step_grad": "recurrent",
+    "lstm_step": "recurrent",
+    "lstm_step_grad": "recurrent",
+    "gru_step": "recurrent",
+    "gru_step_grad": "recurrent",
     "philox_words": "random_words",
+    "convolved": "depthwise",
+    "spread": "depthwise",
+    "correlated": "depthwise",
+    "unfolded": "unfolding",
+    "folded": "unfolding",
 }
 
 

@@ -19,7 +19,7 @@ from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.unfolding import folded, unfolded
 from tinygrad_bn.ops.windows import Windows
 
-CACHE = 2**21
+CACHE = 2**20
 """On a CPU, columns are multiplied while they are in its second cache."""
 
 
