@@ -107,6 +107,7 @@ def grad_input(
     rest, scale = constants[4], constants[5]
     for c in range(channels):
         hi[c], r[c], level[c], slope[c] = mean[c], rstd[c], mean_dy[c], mean_dy_x_hat[c]
+        # what the rounded means lack
         rest[c] = (mean[c] - hi[c]) * rstd[c] * mean_dy_x_hat[c] - (mean_dy[c] - level[c])
         scale[c] = rstd[c] * weight[c]
     for i in range(n):

@@ -54,6 +54,7 @@ def differentiated(
     rounded = x.dtype.type
     hi, r, scale = rounded(mean), rounded(rstd), rounded(weight)
     level, slope = rounded(mean_g), rounded(mean_g_x_hat)
+    # what the rounded means lack
     rest = rounded((mean - hi) * rstd * mean_g_x_hat - (mean_g - level))
     for s in range(len(x)):
         x_hat = (x[s] - hi) * r

@@ -90,6 +90,7 @@ def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, centred: bool
             mean_g_x_hat = product * rstd[n, g] / channels
             hi, r = rounded(centre), rounded(rstd[n, g])
             level, slope = rounded(mean_g), rounded(mean_g_x_hat)
+            # what the rounded means lack
             rest = rounded((centre - hi) * rstd[n, g] * mean_g_x_hat - (mean_g - level))
             for k in range(channels):
                 x_hat = (x[n, g, k] - hi) * r

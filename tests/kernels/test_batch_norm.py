@@ -22,7 +22,6 @@ from tinygrad_bn.ops import moments
 pytest.importorskip("numba")
 
 NUMPY = get_backend("numpy")
-PHASES = ("batch_moments", "batch_normalize", "batch_grad_sums", "batch_grad_input")
 
 
 def kernel(name: str, *args: Any) -> Any:

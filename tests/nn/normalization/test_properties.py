@@ -230,8 +230,8 @@ class TestMasks:
             inputs, norm=NORMS[0], x=packed(inputs.x), dy=packed(inputs.dy), mask=None
         )
         got, wanted = ours(padded), ours(together)
-        # of two values that are close together, x̂ is the less exact the closer they are
-        assert_close(replace(got, y=packed(got.y), dx=packed(got.dx)), wanted, 1e-11)
+        # dx of two values is ε's share of what cancels: 1e-5 and less of it is left, so are digits
+        assert_close(replace(got, y=packed(got.y), dx=packed(got.dx)), wanted, 1e-9)
         np.testing.assert_array_equal(got.dx[~kept], 0)
 
         layers = nn.BatchNorm1d(3, dtype=tg.float64), nn.BatchNorm1d(3, dtype=tg.float64)
