@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, current
-from tinygrad_bn.config import recomputing
+from tinygrad_bn.config import as_first_seen, grad_mode, recomputing
 from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.ops.collective import Group, gathered, reduced
 from tinygrad_bn.ops.moments import (
@@ -311,6 +311,16 @@ def normalized_by_running(
     """
     if running_mean is None or running_var is None:
         raise ArgumentError("expected running_mean and running_var, or training=True")
+    mean, var = as_met(running_mean, running_var)
     return FixedBatchNorm.apply(  # type: ignore[no-any-return]
-        input, running_mean, running_var, weight, bias, eps=eps, axis=axis
+        input, mean, var, weight, bias, eps=eps, axis=axis
     )
+
+
+def as_met(*running: Tensor) -> tuple[Tensor, ...]:
+    """Running statistics as this forward meets them: copies, where a gradient may need them, since
+    the next batch in training overwrites the layer's own.
+    """
+    if not grad_mode.get():
+        return running
+    return as_first_seen(lambda: tuple(x.detach().clone() for x in running))
