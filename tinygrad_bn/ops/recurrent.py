@@ -73,7 +73,7 @@ class Recurrence(Function):
     """A cell along packed sequences; states are h (N, P) and what else the cell carries."""
 
     multiplies_bias = False
-    """Whether b_hh belongs to the recurrent product; else it may be added to the input's."""
+    """Whether b_hh and b_ih belong to different products; else they may be added up before."""
 
     def forward(
         self,
@@ -88,39 +88,41 @@ class Recurrence(Function):
         reverse: bool,
         **options: Any,
     ) -> tuple[Array, ...]:
-        xp, self.options = self.xp, options
+        xp, self.options, self.reverse = self.xp, options, reverse
         self.x, self.weight_ih, self.weight_hh, self.weight_hr = x, weight_ih, weight_hh, weight_hr
-        gx, late = xp.matmul(x, transposed(xp, weight_ih)), None
+        self.steps = spans(sizes)[::-1] if reverse else spans(sizes)
+        gx = xp.matmul(x, transposed(xp, weight_ih))
         if bias_ih is not None:
             if self.multiplies_bias:
-                late = bias_hh
-            else:
-                bias_ih = bias_ih + bias_hh
-            gx = gx + bias_ih
-        self.steps = spans(sizes)[::-1] if reverse else spans(sizes)
-        self.reverse = reverse
-        turned, turned_back = transposed(xp, weight_hh), None
-        if weight_hr is not None:
-            turned_back = transposed(xp, weight_hr)
-        walk = [Running(xp, state) for state in initial]
+                gx = gx + bias_ih
+            else:  # a step at a time, while the sums are in the cache
+                bias_hh = bias_hh + bias_ih
+        return self.walk(gx, bias_hh, [Running(xp, state) for state in initial])
+
+    def walk(self, gx: Array, bias: Array | None, states: list[Running]) -> tuple[Array, ...]:
+        """The output and the last states, from the input's products and the first states."""
+        xp, projection = self.xp, None
+        weight_hh = transposed(xp, self.weight_hh)
+        if self.weight_hr is not None:
+            projection = transposed(xp, self.weight_hr)
         before: list[Array] = []
         cells: list[Array] = []
         y: list[Array] = []
         for rows in self.steps:
-            h, *rest = [state.at(rows.stop - rows.start) for state in walk]
-            gh = xp.matmul(h, turned)
-            if late is not None:
-                gh = gh + late
+            h, *rest = [state.at(rows.stop - rows.start) for state in states]
+            gh = xp.matmul(h, weight_hh)
+            if bias is not None:
+                gh = gh + bias
             (h_after, *rest_after), kept = self.step(gx[rows], gh, h, *rest)
             before.append(h)
             cells += (h_after, *kept)
-            if turned_back is not None:
-                h_after = xp.matmul(h_after, turned_back)
+            if projection is not None:
+                h_after = xp.matmul(h_after, projection)
             y.append(h_after)
-            for state, after in zip(walk, (h_after, *rest_after), strict=True):
+            for state, after in zip(states, (h_after, *rest_after), strict=True):
                 state.rows = after
         self.before, self.cells = tuple(before), tuple(cells)
-        return (self.in_order(y), *(state.all() for state in walk))
+        return (self.in_order(y), *(state.all() for state in states))
 
     def in_order(self, steps: list[Array]) -> Array:
         """What a walk found for the rows of each step, in the order of rows."""
@@ -167,10 +169,10 @@ class Recurrence(Function):
             dweight_ih = xp.matmul(transposed(xp, da), self.x)
         if needs[2]:
             dweight_hh = xp.matmul(transposed(xp, da_h), self.in_order(list(self.before)))
-        if needs[3]:
+        if needs[3] or needs[4]:
             dbias_ih = xp.sum(da, axis=0)
-        if needs[4]:
-            dbias_hh = xp.sum(da_h, axis=0)
+            same = da_h is da
+            dbias_hh = self.backend.copy(dbias_ih) if same else xp.sum(da_h, axis=0)
         if needs[5]:
             unprojected = self.in_order(list(self.cells[:: len(self.cells) // len(self.steps)]))
             dweight_hr = xp.matmul(transposed(xp, self.in_order(dh_after[::-1])), unprojected)
