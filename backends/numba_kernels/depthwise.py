@@ -1,4 +1,4 @@
-"""Depthwise convolution without unfolding: each plane stays in the cache while a kernel passes.
+"""Depthwise convolution without unfolding: a plane, padded, is in the cache while a kernel passes.
 
 A matrix product would have a single row for each channel, and wait for memory.
 """
@@ -12,139 +12,155 @@ import numpy as np
 from tinygrad_bn.backend import Array, Kernel
 
 from .compilation import compiled, inlined, plus
-from .unfolding import FLOATS, geometry, inside, over_three
+from .unfolding import FLOATS, geometry, over_three
+
+CHUNK = 1024
+"""So many products are added up in the dtype of x before their sum is, in float64."""
 
 
 @inlined
-def read(x: Any, weight: Any, h: Any, w: Any, down: Any, along: Any, y: Any) -> None:
-    """y[q, r] += weight · x[h + q·down, w + r·along], where that is inside."""
-    height, width = x.shape
-    first, beyond = inside(w, along, width, y.shape[1])
-    if first == beyond:
-        return
-    for q in range(y.shape[0]):
-        row = h + q * down
-        if 0 <= row < height:
-            source, target = x[row, w + first * along :], y[q, first:beyond]
-            if along == 1:
-                for r in range(target.size):
-                    target[r] += weight * source[r]
-            else:
-                for r in range(target.size):
-                    target[r] += weight * source[r * along]
+def put(plane: Any, h: Any, w: Any, padded: Any) -> None:
+    """Copy a plane into a larger one, with its first value at (h, w)."""
+    for q in range(plane.shape[0]):
+        source, target = plane[q], padded[h + q, w : w + plane.shape[1]]
+        for r in range(source.size):
+            target[r] = source[r]
 
 
 @inlined
-def written(y: Any, weight: Any, h: Any, w: Any, down: Any, along: Any, x: Any) -> None:
-    """x[h + q·down, w + r·along] += weight · y[q, r], where that is inside."""
-    height, width = x.shape
-    first, beyond = inside(w, along, width, y.shape[1])
-    if first == beyond:
-        return
-    for q in range(y.shape[0]):
-        row = h + q * down
-        if 0 <= row < height:
-            source, target = y[q, first:beyond], x[row, w + first * along :]
-            if along == 1:
-                for r in range(source.size):
-                    target[r] += weight * source[r]
-            else:
-                for r in range(source.size):
-                    target[r * along] += weight * source[r]
+def read(x: Any, weight: Any, h: Any, w: Any, down: Any, along: Any, places: Any, y: Any) -> None:
+    """y[q, r] += weight · x[h + q·down, w + r·along] for the first ``places`` of each row.
+
+    Rows of both are equally long, so that windows one apart are read in one piece; what that puts
+    behind the places means nothing.
+    """
+    if down == 1 and along == 1:
+        source = x.reshape(-1)[h * x.shape[1] + w :]
+        target = y.reshape(-1)[: (y.shape[0] - 1) * y.shape[1] + places]
+        for r in range(target.size):
+            target[r] += weight * source[r]
+    else:
+        for q in range(y.shape[0]):
+            source, target = x[h + q * down, w:], y[q, :places]
+            for r in range(target.size):
+                target[r] += weight * source[r * along]
 
 
 @inlined
-def product(x: Any, h: Any, w: Any, down: Any, along: Any, y: Any) -> Any:
-    """Σ y[q, r] x[h + q·down, w + r·along], where that is inside; rows are added in float64."""
-    height, width = x.shape
-    first, beyond = inside(w, along, width, y.shape[1])
+def write(y: Any, weight: Any, h: Any, w: Any, down: Any, along: Any, places: Any, x: Any) -> None:
+    """x[h + q·down, w + r·along] += weight · y[q, r]; behind the places y is zero."""
+    if down == 1 and along == 1:
+        target = x.reshape(-1)[h * x.shape[1] + w :]
+        source = y.reshape(-1)[: (y.shape[0] - 1) * y.shape[1] + places]
+        for r in range(source.size):
+            target[r] += weight * source[r]
+    else:
+        for q in range(y.shape[0]):
+            source, target = y[q, :places], x[h + q * down, w:]
+            for r in range(source.size):
+                target[r * along] += weight * source[r]
+
+
+@inlined
+def product(x: Any, h: Any, w: Any, down: Any, along: Any, places: Any, y: Any) -> Any:
+    """Σ y[q, r] x[h + q·down, w + r·along]; behind the places y is zero."""
     total = 0.0
-    if first == beyond:
-        return total
-    for q in range(y.shape[0]):
-        row = h + q * down
-        if 0 <= row < height:
-            source, values = x[row, w + first * along :], y[q, first:beyond]
+    if down == 1 and along == 1:
+        source = x.reshape(-1)[h * x.shape[1] + w :]
+        values = y.reshape(-1)[: (y.shape[0] - 1) * y.shape[1] + places]
+        for start in range(0, values.size, CHUNK):
+            some, others = values[start : start + CHUNK], source[start:]
             part = x.dtype.type(0)
-            if along == 1:
-                for r in range(values.size):
-                    part = plus(part, values[r] * source[r])
-            else:
-                for r in range(values.size):
-                    part = plus(part, values[r] * source[r * along])
+            for r in range(some.size):
+                part = plus(part, some[r] * others[r])
+            total += part
+    else:
+        for q in range(y.shape[0]):
+            source, values = x[h + q * down, w:], y[q, :places]
+            part = x.dtype.type(0)
+            for r in range(values.size):
+                part = plus(part, values[r] * source[r * along])
             total += part
     return total
 
 
 @compiled
 def convolve(
-    x: Any, weight: Any, bias: Any, kernel: Any, stride: Any, dilation: Any, before: Any, y: Any
+    x: Any, weight: Any, bias: Any, stride: Any, dilation: Any, before: Any, padded: Any, y: Any
 ) -> None:
-    """y (N, O, Pd, Ph, Pw) from x (N, C, D, H, W) and weight (O, Kd, Kh, Kw)."""
-    n, outputs, planes = y.shape[:3]
+    """y (N, O, Pd, Ph, Pw) from x (N, C, D, H, W) and weight (O, Kd, Kh, Kw); ``padded`` (H, W) is
+    the size of a plane with its padding.
+    """
+    n, outputs, planes, rows, places = y.shape
     each = outputs // x.shape[1]
+    whole, sums = np.zeros(padded, x.dtype), np.empty((rows, padded[1]), x.dtype)
     for i in range(n):
         for o in range(outputs):
             for p in range(planes):
-                y[i, o, p] = bias[o]
-                for kd in range(kernel[0]):
+                sums[:] = bias[o]
+                for kd in range(weight.shape[1]):
                     z = kd * dilation[0] - before[0] + p * stride[0]
                     if not 0 <= z < x.shape[2]:
                         continue
-                    for kh in range(kernel[1]):
-                        for kw in range(kernel[2]):
-                            h = kh * dilation[1] - before[1]
-                            w = kw * dilation[2] - before[2]
-                            plane, factor = x[i, o // each, z], weight[o, kd, kh, kw]
-                            read(plane, factor, h, w, stride[1], stride[2], y[i, o, p])
+                    put(x[i, o // each, z], before[1], before[2], whole)
+                    for kh in range(weight.shape[2]):
+                        for kw in range(weight.shape[3]):
+                            h, w = kh * dilation[1], kw * dilation[2]
+                            factor = weight[o, kd, kh, kw]
+                            read(whole, factor, h, w, stride[1], stride[2], places, sums)
+                y[i, o, p] = sums[:, :places]
 
 
 @compiled
 def transpose(
-    y: Any, weight: Any, bias: Any, kernel: Any, stride: Any, dilation: Any, before: Any, x: Any
+    y: Any, weight: Any, bias: Any, stride: Any, dilation: Any, before: Any, padded: Any, x: Any
 ) -> None:
     """x (N, C, D, H, W) from y (N, O, Pd, Ph, Pw) and weight (O, Kd, Kh, Kw)."""
-    n, outputs, planes = y.shape[:3]
-    channels, depth = x.shape[1:3]
+    n, channels, depth, height, width = x.shape
+    _, outputs, planes, rows, places = y.shape
     each = outputs // channels
+    sums, values = np.empty(padded, x.dtype), np.zeros((rows, padded[1]), x.dtype)
     for i in range(n):
         for c in range(channels):
-            x[i, c] = bias[c]
-        for o in range(outputs):
-            for p in range(planes):
-                for kd in range(kernel[0]):
-                    z = kd * dilation[0] - before[0] + p * stride[0]
-                    if not 0 <= z < depth:
-                        continue
-                    for kh in range(kernel[1]):
-                        for kw in range(kernel[2]):
-                            h = kh * dilation[1] - before[1]
-                            w = kw * dilation[2] - before[2]
-                            plane, factor = x[i, o // each, z], weight[o, kd, kh, kw]
-                            written(y[i, o, p], factor, h, w, stride[1], stride[2], plane)
+            for z in range(depth):
+                sums[:] = bias[c]
+                for o in range(c * each, (c + 1) * each):
+                    for kd in range(weight.shape[1]):
+                        p, beside = divmod(z + before[0] - kd * dilation[0], stride[0])
+                        if beside or not 0 <= p < planes:
+                            continue
+                        put(y[i, o, p], 0, 0, values)
+                        for kh in range(weight.shape[2]):
+                            for kw in range(weight.shape[3]):
+                                h, w = kh * dilation[1], kw * dilation[2]
+                                factor = weight[o, kd, kh, kw]
+                                write(values, factor, h, w, stride[1], stride[2], places, sums)
+                h, w = before[1], before[2]
+                x[i, c, z] = sums[h : h + height, w : w + width]
 
 
 @compiled
 def correlate(
-    x: Any, y: Any, kernel: Any, stride: Any, dilation: Any, before: Any, weight: Any
+    x: Any, y: Any, stride: Any, dilation: Any, before: Any, padded: Any, weight: Any
 ) -> None:
     """weight (O, Kd, Kh, Kw) in float64, which is zeros, from x and y."""
-    n, outputs, planes = y.shape[:3]
+    n, outputs, planes, rows, places = y.shape
     each = outputs // x.shape[1]
+    whole, values = np.zeros(padded, x.dtype), np.zeros((rows, padded[1]), x.dtype)
     for i in range(n):
         for o in range(outputs):
             for p in range(planes):
-                for kd in range(kernel[0]):
+                put(y[i, o, p], 0, 0, values)
+                for kd in range(weight.shape[1]):
                     z = kd * dilation[0] - before[0] + p * stride[0]
                     if not 0 <= z < x.shape[2]:
                         continue
-                    for kh in range(kernel[1]):
-                        for kw in range(kernel[2]):
-                            h = kh * dilation[1] - before[1]
-                            w = kw * dilation[2] - before[2]
-                            plane = x[i, o // each, z]
+                    put(x[i, o // each, z], before[1], before[2], whole)
+                    for kh in range(weight.shape[2]):
+                        for kw in range(weight.shape[3]):
+                            h, w = kh * dilation[1], kw * dilation[2]
                             weight[o, kd, kh, kw] += product(
-                                plane, h, w, stride[1], stride[2], y[i, o, p]
+                                whole, h, w, stride[1], stride[2], places, values
                             )
 
 
@@ -158,26 +174,34 @@ def constants(bias: Array | None, weight: Array, channels: int) -> Array:
     return np.zeros(channels, weight.dtype) if bias is None else np.ascontiguousarray(bias)
 
 
+def layout(wiring: Any) -> tuple[tuple[int, ...], ...]:
+    """Stride, dilation and padding before over three axes, and the size of a padded plane."""
+    _, *over = geometry(wiring.windows)
+    return (*over, over_three(wiring.windows.padded(wiring.size), 1)[1:])
+
+
+def over_kernel(weight: Array, windows: Any) -> Array:
+    """A weight (O, 1, *K) as (O, Kd, Kh, Kw)."""
+    return weight.reshape(weight.shape[0], *over_three(windows.kernel, 1))
+
+
 def convolved(x: Array, weight: Array, bias: Array | None, wiring: Any) -> Array:
     y = np.empty((x.shape[0], weight.shape[0], *wiring.count), x.dtype)
-    over = geometry(wiring.windows)
-    kernel = weight.reshape(weight.shape[0], *over[0])
-    convolve(over_volume(x), kernel, constants(bias, weight, y.shape[1]), *over, over_volume(y))
+    start, kernel = constants(bias, weight, y.shape[1]), over_kernel(weight, wiring.windows)
+    convolve(over_volume(x), kernel, start, *layout(wiring), over_volume(y))
     return y
 
 
 def spread(y: Array, weight: Array, bias: Array | None, wiring: Any) -> Array:
     x = np.empty((y.shape[0], wiring.groups, *wiring.size), y.dtype)
-    over = geometry(wiring.windows)
-    kernel = weight.reshape(weight.shape[0], *over[0])
-    transpose(over_volume(y), kernel, constants(bias, weight, x.shape[1]), *over, over_volume(x))
+    start, kernel = constants(bias, weight, x.shape[1]), over_kernel(weight, wiring.windows)
+    transpose(over_volume(y), kernel, start, *layout(wiring), over_volume(x))
     return x
 
 
 def correlated(x: Array, y: Array, wiring: Any) -> Array:
-    over = geometry(wiring.windows)
-    weight = np.zeros((y.shape[1], *over[0]))
-    correlate(over_volume(x), over_volume(y), *over, weight)
+    weight = np.zeros((y.shape[1], *over_three(wiring.windows.kernel, 1)))
+    correlate(over_volume(x), over_volume(y), *layout(wiring), weight)
     return weight.astype(x.dtype).reshape(y.shape[1], 1, *wiring.windows.kernel)
 
 
