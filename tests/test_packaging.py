@@ -58,12 +58,15 @@ def test_works_without_numba_and_says_so_nowhere():
     assert python(code, "-W", "error") == "(3,)\n"
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["page", "gradients"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["page", "gradients", "norms"])
 def test_the_programs_of_the_readme_run(program):
     out = python(program)
     if "epoch" in program:
         accuracy = float(out.split()[-1])
         assert accuracy > 0.95
+    elif "fold" in program:
+        assert "BatchNorm1d" in out
+        assert float(out.split()[-1]) < 1e-6
     else:
         assert out == "True\n"
 
