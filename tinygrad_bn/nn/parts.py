@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tinygrad_bn.errors import DtypeError, ModuleError, StateError
 from tinygrad_bn.tensors import Buffer, Parameter, Tensor
@@ -38,6 +38,8 @@ class Parts:
     """Which attributes are parts, and of what kind, in order; a part may be None."""
     _derived: Mapping[str, Derived] = MappingProxyType({})
     """Attributes that stand for parts from which they are computed: see `nn.utils.weight_norm`."""
+    _dispensable: ClassVar[frozenset[str]] = frozenset()
+    """Parts that a state dict may lack: loading it leaves them as they are."""
 
     def __init__(self) -> None:
         self.__dict__["_kinds"] = {}

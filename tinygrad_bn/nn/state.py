@@ -29,7 +29,8 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> Incompatible
         raise StateError(f"expected a mapping from names to tensors, got {type(state).__name__}")
     targets = module.state_dict()
     state = under_own_names(module, state)
-    missing = [key for key in targets if key not in state]
+    spare = dispensable(module)
+    missing = [key for key in targets if key not in state and key not in spare]
     unexpected = [key for key in state if key not in targets]
     problems = [
         problem
@@ -63,6 +64,15 @@ def under_own_names(module: Module, state: Mapping[str, Any]) -> Mapping[str, An
     if not own:
         return state
     return {own.get(key, key) if own.get(key) not in state else key: state[key] for key in state}
+
+
+def dispensable(module: Module) -> set[str]:
+    """The keys that a state dict of the module may lack."""
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, part in module.named_modules(remove_duplicate=False)
+        for name in part._dispensable
+    }
 
 
 def misfit(target: Variable, value: Any, key: str) -> str | None:

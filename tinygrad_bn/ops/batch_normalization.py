@@ -31,6 +31,7 @@ from tinygrad_bn.ops.norm_arguments import (
     require_eps,
     require_floats,
     require_mask,
+    require_movable,
     require_several,
     values_per_channel,
 )
@@ -260,6 +261,8 @@ def batch_norm(
     ArgumentError
         If there are neither running statistics nor ``training``, or ε is negative, or 0 in
         training: a channel of equal values would be divided by it.
+    GradientError
+        If running statistics that are to move require a gradient.
 
     References
     ----------
@@ -284,6 +287,7 @@ def batch_norm(
         return normalized_by_running(
             input, running_mean, running_var, weight, bias, eps=eps, axis=axis
         )
+    require_movable(running_mean=running_mean, running_var=running_var)
     count = values_per_channel(input, axis, mask)
     require_several(count, input)
     y, moments = normalized_by_batch(input, weight, bias, mask, eps=eps, axis=axis, counts=(count,))

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError
+from tinygrad_bn.config import grad_mode
+from tinygrad_bn.errors import (
+    ArgumentError,
+    BackendError,
+    DtypeError,
+    GradientError,
+    ShapeError,
+)
 from tinygrad_bn.ops.promotion import is_floating, require_tensor
 
 if TYPE_CHECKING:
@@ -38,6 +45,19 @@ def require_channels(input: Tensor, channels: int, **tensors: Any) -> None:
             raise ShapeError(f"expected {name} of shape ({channels},), got {x.shape}")
         if x.backend is not input.backend:
             raise BackendError(f"expected {name} on {input.device}, got one on {x.device}")
+
+
+def require_movable(**running: Tensor | None) -> None:
+    """Refuse running statistics of which one is part of a graph, where the other would move first.
+
+    Raises
+    ------
+    GradientError
+        Naming it.
+    """
+    for name, x in running.items():
+        if x is not None and x.requires_grad and grad_mode.get():
+            raise GradientError(f"expected {name} outside of the graph, got one with a gradient")
 
 
 def require_eps(eps: float, training: bool = False) -> None:

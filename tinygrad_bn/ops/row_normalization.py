@@ -22,6 +22,7 @@ from tinygrad_bn.ops.norm_arguments import (
     require_channels,
     require_correction,
     require_floats,
+    require_movable,
 )
 from tinygrad_bn.ops.row_moments import (
     row_grad_input,
@@ -279,6 +280,8 @@ def instance_norm(
         statistics of.
     ArgumentError
         If there are neither running statistics nor ``use_input_stats``.
+    GradientError
+        If running statistics that are to move require a gradient.
     DtypeError
         If one of them is not of floats.
 
@@ -300,6 +303,7 @@ def instance_norm(
             f"expected more than one position in each channel of a sample, got {input.shape}: the "
             "statistics of a single value are its own"
         )
+    require_movable(running_mean=running_mean, running_var=running_var)
     y, mean, var = RowNormMoments.apply(
         input, weight, bias, rows=(n, channels, 1, positions), eps=eps
     )

@@ -27,6 +27,21 @@ class TestScaleNorm:
             y / math.sqrt(6), x / np.linalg.norm(np.float64(x), axis=-1)[..., None], rtol=3e-7
         )
 
+    @pytest.mark.parametrize("dtype", [tg.float16, tg.float32], ids=str)
+    def test_sixteen_bits_are_rounded_once(self, dtype, device):
+        layer = nn.ScaleNorm(6, device=device, dtype=dtype)
+        x = tg.tensor(normal(200, 6), device=device, dtype=tg.float16, requires_grad=True)
+        y = layer(x)
+        y.sum().backward()
+        twin = nn.ScaleNorm(6, device=device)
+        with tg.no_grad():
+            twin.weight.fill_(layer.weight.item())
+        exact = twin(x.detach().float())
+        exact.sum().backward()
+        assert y.dtype == x.grad.dtype == np.float16
+        assert y.tolist() == exact.to(tg.float16).tolist()
+        assert layer.weight.grad.item() == twin.weight.grad.to(dtype).item()
+
     def test_is_rms_norm_to_begin_with(self):
         x = tg.tensor(normal(4, 8, dtype=np.float64))
         # 1e-7, since √8 was float32 once

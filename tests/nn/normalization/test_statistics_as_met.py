@@ -1,5 +1,5 @@
 """A gradient is that of the running statistics which the forward met, whatever batches come between
-the two; and when they move is PyTorch's to say.
+the two; and when they move, and what a state dict has of them, is PyTorch's to say.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn import nn
+from tinygrad_bn.errors import GradientError, StateError
+from tinygrad_bn.nn import functional as F
 from tinygrad_bn.utils.checkpoint import checkpoint
 
 RNG = np.random.default_rng(0)
 SAMPLE = RNG.normal(size=(1, 3))
+KEYS = ("weight", "bias", "running_mean", "running_var")
 KINDS = {
     "batch": lambda **options: nn.BatchNorm1d(3, **options),
     "sync": lambda **options: nn.SyncBatchNorm(3, **options),
@@ -112,3 +115,47 @@ def test_resetting_the_parameters_forgets_the_batches_too(kind):
     layer(tg.tensor(RNG.normal(5, 9, (8, 3)), dtype=tg.float32))
     layer.reset_parameters()
     assert {key: value.tolist() for key, value in layer.state_dict().items()} == start
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["BatchNorm1d", "InstanceNorm1d"])
+def test_a_state_dict_without_a_count_loads_as_in_pytorch(kind):
+    """Files from before PyTorch 0.4.1, and of those who made one by hand, have none."""
+    torch = pytest.importorskip("torch")
+    layer = nn.Sequential(getattr(nn, kind)(3, affine=True, track_running_stats=True))
+    known = torch.nn.Sequential(getattr(torch.nn, kind)(3, affine=True, track_running_stats=True))
+    old = {f"0.{key}": RNG.uniform(1, 2, 3).astype(np.float32) for key in KEYS}
+    layer[0].num_batches_tracked.fill_(7)
+    known[0].num_batches_tracked.fill_(7)
+    assert layer.load_state_dict(old) == ([], [])
+    known.load_state_dict({key: torch.tensor(value) for key, value in old.items()})
+    for key, value in known.state_dict().items():
+        assert layer.state_dict()[key].tolist() == value.tolist()
+    with pytest.raises(StateError, match=r"missing keys: '0\.running_var'"):
+        layer.load_state_dict({key: old[key] for key in old if "var" not in key})
+
+
+@pytest.mark.parametrize("kind", ["renorm", "power"])
+def test_what_the_count_drives_must_be_given_it(kind):
+    layer = KINDS[kind]()
+    state = {key: value for key, value in layer.state_dict().items() if "num" not in key}
+    with pytest.raises(StateError, match="missing keys: 'num_batches_tracked'"):
+        layer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("learning", ["running_mean", "running_var"])
+@pytest.mark.parametrize("norm", [F.batch_norm, F.instance_norm], ids=["batch", "instance"])
+def test_statistics_within_a_graph_are_refused_before_either_moves(norm, learning, device):
+    running = {
+        "running_mean": tg.zeros(3, device=device),
+        "running_var": tg.ones(3, device=device),
+    }
+    running[learning].requires_grad_()
+    x = tg.tensor(RNG.normal(size=(4, 3, 2)), dtype=tg.float32, device=device)
+    training = {"training" if norm is F.batch_norm else "use_input_stats": True}
+    with pytest.raises(GradientError, match=f"expected {learning} outside of the graph"):
+        norm(x, **running, **training)
+    assert [value.tolist() for value in running.values()] == [[0.0] * 3, [1.0] * 3]
+    with tg.no_grad():
+        norm(x, **running, **training)
+    assert all(value.tolist() not in ([0.0] * 3, [1.0] * 3) for value in running.values())

@@ -16,6 +16,8 @@ from tinygrad_bn.tensors import Tensor
 class BatchNorm(ChannelNormalization):
     """What batch norms of every rank share; the subclasses say which ranks they take."""
 
+    _dispensable = frozenset({"num_batches_tracked"})  # PyTorch's had none before 0.4.1
+
     def normalized_by_batch(
         self, input: Tensor, mask: Tensor | None, axis: int, counts: Sequence[int]
     ) -> tuple[Tensor, Moments]:

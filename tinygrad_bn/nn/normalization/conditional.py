@@ -18,6 +18,7 @@ from tinygrad_bn.ops.batch_normalization import (
     normalized_by_batch,
     normalized_by_running,
 )
+from tinygrad_bn.ops.precision import at_least_float32
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.tensors import Tensor
 
@@ -192,8 +193,3 @@ class ConditionalBatchNorm(ChannelNormalization):
     def normalized_by_running(self, input: Tensor, axis: int) -> Tensor:
         mean, var = self.running_mean, self.running_var
         return normalized_by_running(input, mean, var, None, None, eps=self.eps, axis=axis)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Sixteen-bit floats in float32, so that what is made of them is rounded once."""
-    return x.float() if x.element_size() < 4 else x

@@ -14,6 +14,7 @@ from tinygrad_bn.ops.batch_normalization import Moments, as_met
 from tinygrad_bn.ops.deviation import BatchDeviation, RowDeviation
 from tinygrad_bn.ops.elementwise import maximum
 from tinygrad_bn.ops.norm_arguments import require_channels, require_floats
+from tinygrad_bn.ops.precision import at_least_float32
 from tinygrad_bn.ops.row_normalization import require_groups
 from tinygrad_bn.ops.unary import sigmoid
 from tinygrad_bn.tensors import Parameter, Tensor
@@ -54,11 +55,6 @@ class Evolved(Normalization):
 def along_channels(vector: Tensor, x: Tensor) -> Tensor:
     """A number for each channel in a shape that broadcasts with x (N, C, *S), in its dtype."""
     return vector.to(x.dtype).reshape(-1, *[1] * (x.ndim - 2))
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Sixteen-bit floats in float32, anything else as it is."""
-    return x.float() if x.element_size() < 4 else x
 
 
 class EvoNormB0(Evolved, ChannelNormalization):

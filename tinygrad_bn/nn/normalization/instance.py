@@ -18,6 +18,7 @@ class InstanceNorm(RunningNormalization):
 
     positions: int
     """How many axes the positions have."""
+    _dispensable = frozenset({"num_batches_tracked"})  # PyTorch's had none before 0.4.1
 
     def __init__(
         self,

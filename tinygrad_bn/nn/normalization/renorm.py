@@ -94,6 +94,8 @@ class BatchRenorm(BatchNorm):
     Ioffe 2017, arXiv:1702.03275, algorithm 1 and section 4.
     """
 
+    _dispensable = frozenset()  # the bounds depend on the count
+
     def __init__(
         self,
         num_features: int,

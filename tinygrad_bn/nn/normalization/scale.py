@@ -8,6 +8,7 @@ from typing import Any
 from tinygrad_bn.errors import ShapeError
 from tinygrad_bn.nn.normalization.base import Normalization
 from tinygrad_bn.ops.norm_arguments import require_floats
+from tinygrad_bn.ops.precision import at_least_float32
 from tinygrad_bn.ops.response_normalization import normalize
 from tinygrad_bn.tensors import Parameter, Tensor
 
@@ -67,7 +68,8 @@ class ScaleNorm(Normalization):
         require_floats(input)
         if input.shape[-1:] != (self.num_features,):
             raise ShapeError(f"expected (*, {self.num_features}), got {input.shape}")
-        return normalize(input, 2.0, -1, self.eps) * self.weight
+        y = normalize(at_least_float32(input), 2.0, -1, self.eps) * self.weight
+        return y.to(input.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}"

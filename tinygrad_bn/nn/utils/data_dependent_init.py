@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 from tinygrad_bn import config
 from tinygrad_bn.errors import ArgumentError, DtypeError
 from tinygrad_bn.nn.module import Module
-from tinygrad_bn.nn.utils.reparametrization import at_least_float32
 from tinygrad_bn.nn.utils.weight_normalization import WeightNorm
 from tinygrad_bn.ops.elementwise import where
+from tinygrad_bn.ops.precision import at_least_float32
 from tinygrad_bn.ops.statistics import std_mean
 from tinygrad_bn.tensors import Tensor
 

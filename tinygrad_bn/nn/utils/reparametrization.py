@@ -136,8 +136,3 @@ def axis_of(weight: Tensor, dim: int) -> int:
 def as_matrix(weight: Tensor, axis: int) -> Tensor:
     """The weight as (n, K): what stands at each of the n places along an axis is a row."""
     return (weight.movedim(axis, 0) if axis else weight).reshape(weight.shape[axis], -1)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Sixteen-bit floats in float32, anything else as it is."""
-    return x.float() if x.dtype.itemsize < 4 else x

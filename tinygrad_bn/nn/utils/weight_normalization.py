@@ -8,12 +8,12 @@ from tinygrad_bn import config
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.utils.reparametrization import (
     Reparametrization,
-    at_least_float32,
     axis_of,
     remove,
     weight_to_replace,
 )
 from tinygrad_bn.ops.elementwise import where
+from tinygrad_bn.ops.precision import at_least_float32
 from tinygrad_bn.ops.statistics import vector_norm
 from tinygrad_bn.tensors import Parameter, Tensor
 
