@@ -2,7 +2,9 @@
 
 A rule is compiled without leave to fuse or to reorder, and says what its reference body says in the
 same order. Every element then goes through the same IEEE operations, so the two give the same bits,
-however long the training. It costs nothing: the memory is what these kernels wait for.
+however long the training; except for what the last bit of pow, another library's than NumPy's, and
+the order of a norm's sum leave in a bias correction and in a rate. It costs nothing: the memory is
+what these kernels wait for.
 
 Options and counters reach a rule as float64, and it rounds what it makes of them to the parameters'
 dtype, once, as `tinygrad_bn.optim.formulas.rounding` does. They are values, not types: nothing is
