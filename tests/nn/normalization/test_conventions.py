@@ -81,7 +81,8 @@ class TestBatchNormFromKeras:
         assert layer.training
 
     def test_axes_in_a_list_and_other_axes(self):
-        assert batch_norm_from_keras({"axis": [3]}, vectors(4)).axis == 3
+        for axis in ([3], (3,), np.int64(3)):
+            assert batch_norm_from_keras({"axis": axis}, vectors(4)).axis == 3
         x = tg.tensor(RNG.normal(size=(2, 3, 4)))
         y = batch_norm_from_keras({"axis": 1, "scale": False, "center": False}, vectors(2))(x)
         np.testing.assert_allclose(y.tolist(), standardized(x.numpy(), (0, 2), 1e-3), atol=1e-13)
@@ -116,6 +117,8 @@ class TestBatchNormFromKeras:
         ("config", "weights", "error", "match"),
         [
             ({"axis": [1, 2]}, vectors(4), ArgumentError, r"one axis of channels, got \[1, 2\]"),
+            ({"axis": None}, vectors(4), ArgumentError, "whole numbers as axis, got None"),
+            ({"axis": "1"}, vectors(4), ArgumentError, "whole numbers as axis, got '1'"),
             ({"renorm": True}, vectors(4), ArgumentError, "use BatchRenorm"),
             ({"virtual_batch_size": 8}, vectors(4), ArgumentError, "use GhostBatchNorm"),
             ({"synchronized": True}, vectors(4), ArgumentError, "convert_sync_batch_norm"),

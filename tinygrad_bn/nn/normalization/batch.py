@@ -74,6 +74,8 @@ class BatchNorm1d(BatchNorm):
         batch of no samples gives an empty result, and is not counted.
     ArgumentError
         For an ε below 0, and for 0 in training.
+    DtypeError
+        For an input that is not of floats, and a mask that is not of booleans.
 
     Notes
     -----

@@ -179,7 +179,10 @@ def refuse(config: Config, **instead: str) -> None:
 def axes_of(config: Config) -> list[int]:
     """The axes of a Keras layer, which names one by a number."""
     axis = config.get("axis", -1)
-    return [axis] if isinstance(axis, int) else list(axis)
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    if not all(isinstance(a, (int, np.integer)) for a in axes):
+        raise ArgumentError(f"expected whole numbers as axis, got {axis!r}")
+    return [int(a) for a in axes]
 
 
 def affine_names(config: Config) -> list[str]:
