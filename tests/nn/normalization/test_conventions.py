@@ -127,7 +127,18 @@ class TestBatchNormFromKeras:
             ({}, [*vectors(3, 2), *vectors(1, 3)], StateError, r"expected shape \(2,\)"),
             ({}, [v[:, None] for v in vectors(4)], ArgumentError, "a mean for each channel"),
         ],
-        ids=["axes", "renorm", "ghost", "sync", "few", "many", "lengths", "rank"],
+        ids=[
+            "axes",
+            "no axis",
+            "no number",
+            "renorm",
+            "ghost",
+            "sync",
+            "few",
+            "many",
+            "lengths",
+            "rank",
+        ],
     )
     def test_refusals(self, config, weights, error, match):
         with pytest.raises(error, match=match):
