@@ -47,6 +47,9 @@ FAMILIES = {
     "convolved": "depthwise",
     "spread": "depthwise",
     "correlated": "depthwise",
+    "mixed": "pooling",
+    "maxima": "pooling",
+    "placed": "pooling",
     "unfolded": "unfolding",
     "folded": "unfolding",
 }

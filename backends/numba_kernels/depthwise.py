@@ -12,7 +12,7 @@ import numpy as np
 from tinygrad_bn.backend import Array, Kernel
 
 from .compilation import compiled, inlined, plus
-from .unfolding import FLOATS, geometry, over_three
+from .unfolding import FLOATS, Size, geometry, over_three
 
 CHUNK = 1024
 """So many products are added up in the dtype of x before their sum is, in float64."""
@@ -174,10 +174,10 @@ def constants(bias: Array | None, weight: Array, channels: int) -> Array:
     return np.zeros(channels, weight.dtype) if bias is None else np.ascontiguousarray(bias)
 
 
-def layout(wiring: Any) -> tuple[tuple[int, ...], ...]:
+def layout(wiring: Any) -> tuple[Size, Size, Size, Size]:
     """Stride, dilation and padding before over three axes, and the size of a padded plane."""
-    _, *over = geometry(wiring.windows)
-    return (*over, over_three(wiring.windows.padded(wiring.size), 1)[1:])
+    _, stride, dilation, before = geometry(wiring.windows)
+    return stride, dilation, before, over_three(wiring.windows.padded(wiring.size), 1)[1:]
 
 
 def over_kernel(weight: Array, windows: Any) -> Array:
@@ -211,12 +211,14 @@ def is_plain(x: Array, wiring: Any) -> bool:
 
 
 def accepts(x: Array, weight: Array, bias: Array | None, wiring: Any) -> bool:
-    """A channel each group."""
-    return is_plain(x, wiring) and weight.shape[1] == 1 and weight.flags.c_contiguous
+    """A channel each group, and several of them."""
+    single = weight.shape[1] == 1 and wiring.groups > 1
+    return is_plain(x, wiring) and single and weight.flags.c_contiguous
 
 
 def accepts_both(x: Array, y: Array, wiring: Any) -> bool:
-    return is_plain(x, wiring) and is_plain(y, wiring) and x.shape[1] == wiring.groups
+    single = x.shape[1] == wiring.groups > 1
+    return is_plain(x, wiring) and is_plain(y, wiring) and single
 
 
 KERNELS = {

@@ -14,6 +14,7 @@ from tinygrad_bn.backend import Array, Kernel
 
 from .compilation import compiled, inlined
 
+Size = tuple[int, ...]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -145,12 +146,12 @@ def fold(columns: Any, kernel: Any, stride: Any, dilation: Any, before: Any, x: 
                                 scattered(values, h, w, stride[1], stride[2], x[i, c, z])
 
 
-def over_three(values: tuple[int, ...], missing: int) -> tuple[int, ...]:
+def over_three(values: Size, missing: int) -> Size:
     """A number for each of three axes, the first of which may be missing."""
     return (missing,) * (3 - len(values)) + values
 
 
-def geometry(windows: Any) -> tuple[tuple[int, ...], ...]:
+def geometry(windows: Any) -> tuple[Size, Size, Size, Size]:
     """Kernel, stride, dilation, and padding before, over three axes."""
     before = tuple(a for a, _ in windows.padding)
     return (

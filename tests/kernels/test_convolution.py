@@ -95,7 +95,7 @@ def test_windows_one_apart_and_as_many_as_positions(kind):
 @given(
     image=images(),
     n=st.integers(1, 3),
-    channels=st.integers(1, 3),
+    channels=st.integers(2, 3),
     each=st.integers(1, 2),
     biased=st.booleans(),
 )
@@ -154,4 +154,5 @@ def test_what_goes_to_the_reference():
     convolved, correlated = (NUMPY.kernels.get(n) for n in ("convolved", "correlated"))
     assert not convolved.accepts(x, normal(4, 3, 2), None, Wiring(windows, (5,)))
     assert not correlated.accepts(x, x, Wiring(windows, (5,)))
+    assert not convolved.accepts(x[:, :1].copy(), w, None, Wiring(windows, (5,)))
     assert not convolved.accepts(x, w, None, last)

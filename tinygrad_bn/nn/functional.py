@@ -52,6 +52,20 @@ from tinygrad_bn.ops.piecewise import (
     threshold,
 )
 from tinygrad_bn.ops.placement import one_hot
+from tinygrad_bn.ops.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
 from tinygrad_bn.ops.rearrange import pad
 from tinygrad_bn.ops.response_normalization import local_response_norm, normalize
@@ -66,7 +80,16 @@ from tinygrad_bn.ops.unary import sigmoid
 from tinygrad_bn.ops.unfolding import fold, unfold
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "alpha_dropout",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "bilinear",
     "binary_cross_entropy",
@@ -105,6 +128,9 @@ __all__ = [
     "log_softmax",
     "logsigmoid",
     "margin_ranking_loss",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
     "mish",
     "mse_loss",
     "nll_loss",
