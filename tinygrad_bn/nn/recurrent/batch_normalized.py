@@ -1,0 +1,216 @@
+"""Recurrent batch normalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygrad_bn.errors import ShapeError
+from tinygrad_bn.nn import init
+from tinygrad_bn.nn.normalization.base import Normalization
+from tinygrad_bn.nn.normalization.batch import BatchNorm1d
+from tinygrad_bn.nn.recurrent.arguments import require_sizes
+from tinygrad_bn.nn.recurrent.base import Sequences
+from tinygrad_bn.nn.recurrent.normalized import (
+    NormalizedGRU,
+    NormalizedLSTM,
+    NormalizedRNN,
+    NormalizedRNNBase,
+    Norms,
+)
+from tinygrad_bn.nn.utils.accumulation import accumulate_statistics
+from tinygrad_bn.ops.join import stack
+from tinygrad_bn.tensors import Tensor
+
+
+class StepBatchNorm(Normalization):
+    """Batch norm of values (N, C) that come at steps of time: γ and β are the same at all steps,
+    statistics are those of the step, and shared from step max_length - 1 on.
+
+    The statistics of step t are the buffers of the module named t, a `BatchNorm1d` without γ and β.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        max_length: int,
+        gamma: float,
+        bias: bool,
+        device: object,
+        dtype: Any,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.max_length, self.gamma = num_features, max_length, gamma
+        self.make_affine((num_features,), True, bias, device, dtype)
+        options |= {"affine": False, "device": device, "dtype": dtype}
+        for step in range(max_length):
+            self.register_module(str(step), BatchNorm1d(num_features, **options))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set γ to what it starts as, and β to 0."""
+        super().reset_parameters()
+        if self.weight is not None:
+            init.constant_(self.weight, self.gamma)
+
+    def learned(self) -> int:
+        """How many steps from the first on have seen a batch, for evaluation; at least 1."""
+        counts = [getattr(self, str(step)).num_batches_tracked for step in range(self.max_length)]
+        if any(count is None for count in counts):
+            return self.max_length
+        seen = stack(counts).tolist()
+        return max(1, next((step for step, n in enumerate(seen) if not n), self.max_length))
+
+    def forward(self, input: Tensor, step: int) -> Tensor:
+        """Normalize (N, C) by the statistics of a step."""
+        y: Tensor = getattr(self, str(step))(input) * self.weight
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        first = getattr(self, "0")
+        shown = f"{self.num_features}, max_length={self.max_length}, eps={first.eps}"
+        return f"{shown}, momentum={first.momentum}, gamma={self.gamma}"
+
+    def __repr__(self) -> str:  # a line for each step would hide the rest of a model
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+class BatchNormalized(NormalizedRNNBase):
+    """What recurrent layers with batch norm have in common."""
+
+    def __init__(
+        self,
+        *args: Any,
+        max_length: int,
+        gamma: float = 0.1,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        running_var_correction: str = "unbiased",
+        on_single: str = "error",
+        **options: Any,
+    ) -> None:
+        require_sizes(max_length=max_length)
+        super().__init__(*args, **options)
+        self.refuse_projection()
+        self.max_length, self.on_single = max_length, on_single
+        weight = self.weight_ih_l0
+        for layer in range(self.num_layers):
+            for suffix in self.suffixes(layer):
+                for name, times in self.norm_widths.items():
+                    norm = StepBatchNorm(
+                        times * self.hidden_size,
+                        max_length,
+                        gamma,
+                        self.bias and name == "c",
+                        weight.device,
+                        weight.dtype,
+                        eps=eps,
+                        momentum=momentum,
+                        running_var_correction=running_var_correction,
+                        on_single=on_single,
+                    )
+                    self.register_module(f"norm_{name}{suffix}", norm)
+
+    def run(self, sequences: Sequences, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """As every layer; what the norms learn from all steps, they learn when it has succeeded."""
+        batch = [m for m in self.modules() if isinstance(m, BatchNorm1d) and m.by_batch]
+        if batch and sequences.sizes[-1] == 1 and self.on_single == "error":
+            raise ShapeError(
+                f"expected more than one sequence at every step in training, got steps of "
+                f"{sequences.sizes[0]} to 1: batch statistics of a single value are its own; use "
+                'eval(), sequences of like lengths, or on_single="running"'
+            )
+        with accumulate_statistics(self):
+            return super().run(sequences, states)
+
+    def norms(self, suffix: str) -> Norms:
+        """The norms of one layer and direction; in evaluation steps that no batch has reached take
+        the statistics of the last one that was.
+        """
+        return {name: at_steps(getattr(self, f"norm_{name}{suffix}")) for name in self.norm_widths}
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, max_length={self.max_length}"
+
+
+def at_steps(norm: StepBatchNorm) -> Any:
+    """The norm as a function of values and any step."""
+    last = norm.max_length - 1
+    if not getattr(norm, str(last)).by_batch:
+        last = norm.learned() - 1
+    return lambda x, step: norm(x, min(step, last))
+
+
+class BatchNormRNN(BatchNormalized, NormalizedRNN):
+    """A simple recurrent network with batch norm of its two products.
+
+        h_t = tanh(BN(W_ih x_t; γ_ih) + BN(W_hh h_(t-1); γ_hh) + b_ih + b_hh)
+
+    Parameters, shapes and errors are those of `RNN`, and those of `BatchNormLSTM` for the norms.
+
+    References
+    ----------
+    Cooijmans et al. 2016, arXiv:1603.09025, section 3.
+    """
+
+
+class BatchNormLSTM(BatchNormalized, NormalizedLSTM):
+    """Long short-term memory with batch norm of its two products, and of c on its way to h.
+
+        i, f, g, o = BN(W_ih x_t; γ_ih) + BN(W_hh h_(t-1); γ_hh) + b_ih + b_hh, in four parts
+        c_t = σ(f) c_(t-1) + σ(i) tanh(g)
+        h_t = σ(o) tanh(BN(c_t; γ_c, β_c))
+
+    BN has the statistics of a step t over the sequences that have one; γ and β are the same at all
+    steps. Evaluation takes the running statistics of the step.
+
+    Parameters
+    ----------
+    input_size to bidirectional : as those of `LSTM`; there is no projection.
+    max_length : how many steps have statistics of their own; later ones share those of the last.
+        In evaluation steps that no batch has reached take those of the last that was.
+    gamma : what γ starts as; at 1 tanh would saturate, and gradients through time vanish.
+    eps, momentum, running_var_correction, on_single : as those of `BatchNorm1d`.
+
+    Shapes
+    ------
+    Those of `LSTM`. Of sequences of several lengths, by a mask or packed, only those that have a
+    step enter its statistics.
+
+    Raises
+    ------
+    ShapeError
+        As `LSTM`; and for a step of a single sequence in training, unless on_single is "running".
+    ArgumentError
+        As `LSTM`; and for a max_length below 1.
+
+    Notes
+    -----
+    Weights and biases have the names of `LSTM`'s, whose state dict can be loaded with
+    ``strict=False``. The norms are ``norm_ih_l0``, ``norm_hh_l0`` and ``norm_c_l0``; β of the first
+    two is left at 0, as in the paper, since b is there already. Running statistics advance once a
+    forward, and the shared ones towards the moments of all the steps that share them.
+
+    In the second direction each sequence is read from its own end, and steps count from there, as
+    in the paper's BN-e**. Statistics differ most in the first steps: max_length need not be that of
+    the sequences. Prefer `LayerNormLSTM` for small batches, and where sequences come one by one.
+
+    References
+    ----------
+    Cooijmans et al. 2016, arXiv:1603.09025, equations 6 to 8, sections 3 and 4.
+    """
+
+
+class BatchNormGRU(BatchNormalized, NormalizedGRU):
+    """Gated recurrent units with batch norm of their two products.
+
+        r, z, n_x = BN(W_ih x_t; γ_ih) + b_ih and r_h, z_h, n_h = BN(W_hh h_(t-1); γ_hh) + b_hh
+        h_t = (1 - σ(z + z_h)) tanh(n_x + σ(r + r_h) n_h) + σ(z + z_h) h_(t-1)
+
+    Parameters, shapes and errors are those of `GRU`, and those of `BatchNormLSTM` for the norms.
+
+    References
+    ----------
+    Cooijmans et al. 2016, arXiv:1603.09025, equation 6, in the cell of Cho et al. 2014,
+    arXiv:1406.1078.
+    """
