@@ -29,6 +29,7 @@ from tinygrad_bn.nn import functional as F
 UNIT = {"float64": 2**-53, "float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
 """Half a unit in the last place of a number from 1 to 2: what one rounding may cost it."""
 every_norm = pytest.mark.parametrize("norm", NORMS, ids=str)
+every_centred_norm = pytest.mark.parametrize("norm", [n for n in NORMS if n.centred], ids=str)
 
 
 def norm_of(value: Any) -> float:
@@ -178,6 +179,14 @@ class TestNamedFigures:
         assert np.max(np.abs(got.y - want.y)) <= 2e-6
         assert relative(got.dx, want.dx) <= 1e-6
 
+    @every_centred_norm
+    def test_where_the_gradient_is_far_from_zero(self, norm, route):
+        """Its mean is taken from dy = 10⁴ ± 1, and no digit of what is left."""
+        inputs = ordinary(norm, offset=1e4)
+        inputs = replace(inputs, dy=inputs.dy + np.float32(1e4))
+        got, want = figures(inputs, route)
+        assert relative(got.dx, want.dx) <= 1e-6
+
     @every_norm
     @pytest.mark.parametrize("scale", [1e-30, 1e30])
     @pytest.mark.parametrize("scaled_eps", [True, False], ids=["eps_scaled", "eps_as_it_is"])
@@ -189,7 +198,7 @@ class TestNamedFigures:
         assert np.max(np.abs(got.y - want.y)) <= 2e-6 * size
         assert relative(got.dx, want.dx) <= 1e-6
 
-    @pytest.mark.parametrize("norm", [norm for norm in NORMS if norm.centred], ids=str)
+    @every_centred_norm
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
     def test_a_constant_channel_gives_exactly_its_bias(self, norm, route, dtype):
         inputs = drawn(norm, norm.sizes(9, 3, 7), dtype=dtype_named(dtype))
