@@ -63,19 +63,27 @@ from tinygrad_bn.tensors import Parameter as Parameter
 from tinygrad_bn.tensors import Tensor as Tensor
 
 if _TYPE_CHECKING:
+    from tinygrad_bn import capture as capture
     from tinygrad_bn import data as data
     from tinygrad_bn import distributed as distributed
     from tinygrad_bn import io as io
     from tinygrad_bn import optim as optim
     from tinygrad_bn import utils as utils
+    from tinygrad_bn.capture.compiled import compile as compile
     from tinygrad_bn.io import load as load
     from tinygrad_bn.io import save as save
     from tinygrad_bn.trainer import evaluate as evaluate
     from tinygrad_bn.trainer import fit as fit
 
 # What is loaded when it is first asked for, so that an import costs little more than NumPy's.
-_PACKAGES = ("data", "distributed", "io", "optim", "utils")
-_FUNCTIONS = {"evaluate": "trainer", "fit": "trainer", "load": "io", "save": "io"}
+_PACKAGES = ("capture", "data", "distributed", "io", "optim", "utils")
+_FUNCTIONS = {
+    "compile": "capture",
+    "evaluate": "trainer",
+    "fit": "trainer",
+    "load": "io",
+    "save": "io",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -20,6 +20,8 @@ grad_mode: ContextVar[bool] = ContextVar("grad_mode", default=True)
 anomaly_mode: ContextVar[bool] = ContextVar("anomaly_mode", default=False)
 recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 """Whether a forward runs again for its gradient: state that counts steps must not advance."""
+tracer: ContextVar[Any] = ContextVar("tracer", default=None)
+"""What records this step, while `tinygrad_bn.compile` traces it."""
 where: ContextVar[str] = ContextVar("where", default="")
 """In anomaly mode, a line that names the module whose forward is running."""
 
@@ -109,6 +111,15 @@ def as_first_seen(state: Callable[[], T]) -> T:
     """
     held = recording.get()
     return state() if held is None else held.read(state)
+
+
+def at_each_replay(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function that keeps state in Python; a compiled step calls it at every replay too.
+
+    Arrays that come back are taken for new ones.
+    """
+    held = tracer.get()
+    return function(*args, **kwargs) if held is None else held.call(function, args, kwargs)
 
 
 def held_while_running(

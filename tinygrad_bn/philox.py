@@ -21,6 +21,7 @@ import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, Backend, Device, backend_for, kernel_point
+from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
 UINT32, UINT64 = np.dtype(np.uint32), np.dtype(np.uint64)
@@ -92,7 +93,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of ``seed``, a whole number within [-2⁶³, 2⁶⁴)."""
-        self._write([as_seed(seed), 0, 0])
+        self._write(self.backend.asarray([as_seed(seed), 0, 0], UINT64))
         return self
 
     def seed(self) -> int:
@@ -114,14 +115,16 @@ class Generator:
         """Go on from where `get_state`, of this generator or another, was called."""
         if not isinstance(new_state, Variable):
             raise DtypeError(f"expected the tensor of get_state(), got {type(new_state).__name__}")
-        state = new_state.backend.to_numpy(new_state.array)
+        state = new_state.array
         if state.shape != (3,) or state.dtype != UINT64:
             raise ShapeError(f"expected a state (3,) of uint64, got {state.shape} of {state.dtype}")
+        if new_state.backend is not self.backend:
+            state = self.backend.asarray(new_state.backend.to_numpy(state))
         self._write(state)
 
-    def _write(self, state: Any) -> None:
+    def _write(self, state: Array) -> None:
         with self._lock:
-            self.backend.store(self._state, self.backend.asarray(np.array(state, UINT64)))
+            self.backend.store(self._state, state)
 
     def __reduce__(self) -> Any:
         return restored, (str(self.device), self.get_state())
@@ -130,6 +133,9 @@ class Generator:
 
     def words(self, n: int) -> Array:
         """n words of 32 random bits."""
+        return at_each_replay(self._draw, n)
+
+    def _draw(self, n: int) -> Array:
         with self._lock, self.backend.guard or nullcontext():
             state = self._state
             drawn = philox_words(self.backend, state[:1], state[1:], n)

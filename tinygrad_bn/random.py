@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinygrad_bn import config
-from tinygrad_bn.backend import Backend, backend_for, current
+from tinygrad_bn.backend import Array, Backend, backend_for, current
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.promotion import is_floating, require_tensor
@@ -151,7 +151,7 @@ def bernoulli(
     if p is None:
         if not is_floating(dtype):
             raise DtypeError(f"expected probabilities in a floating dtype, got {dtype}")
-        within_unit(input)
+        config.at_each_replay(within_unit, input.backend, input.array)
         uniform, bound = drawn_by.uniform(input.shape, dtype), input.array
     else:
         if not 0 <= p <= 1:
@@ -162,9 +162,11 @@ def bernoulli(
     return finished(drawn, input.backend)
 
 
-def within_unit(p: Tensor) -> None:
+def within_unit(backend: Backend, p: Array) -> None:
     """Refuse probabilities outside of [0, 1], and NaN."""
-    if not ((p >= 0) & (p <= 1)).all():
+    with current(backend):
+        within = bool(backend.xp.all((p >= 0) & (p <= 1)))
+    if not within:
         raise ArgumentError("expected probabilities within [0, 1], got others")
 
 
@@ -215,12 +217,8 @@ def multinomial(
     weights, (count,) = input.detach(), sizes((num_samples,))
     if weights.ndim not in (1, 2) or not count or not is_floating(weights.dtype):
         raise ShapeError(f"expected floats (n,) or (m, n) and samples > 0, got {weights.shape}")
-    xp, x = weights.backend.xp, weights.array
-    if not xp.all((x >= 0) & xp.isfinite(x)):
-        raise ArgumentError("expected finite weights ≥ 0, got others")
-    available = int(xp.min(xp.sum(x > 0, axis=-1)))
-    if available < (1 if replacement else count):
-        raise ArgumentError(f"expected {count} weights > 0 in every row, got {available}")
+    xp, least = weights.backend.xp, 1 if replacement else count
+    config.at_each_replay(require_weights, weights.backend, weights.array, least)
     drawn_by, weights = generator_on(weights.backend, generator), weights.double()
     x = weights.array
     if replacement:
@@ -230,6 +228,16 @@ def multinomial(
     u = drawn_by.uniform(x.shape, x.dtype)
     times = xp.where(x > 0, -xp.log1p(-u) / xp.where(x > 0, x, 1.0), math.inf)
     return finished(xp.argsort(times, axis=-1)[..., :count], weights.backend)
+
+
+def require_weights(backend: Backend, weights: Array, count: int) -> None:
+    """Refuse weights that are no rates, and rows of too few to choose from."""
+    xp = backend.xp
+    if not xp.all((weights >= 0) & xp.isfinite(weights)):
+        raise ArgumentError("expected finite weights ≥ 0, got others")
+    available = int(xp.min(xp.sum(weights > 0, axis=-1)))
+    if available < count:
+        raise ArgumentError(f"expected {count} weights > 0 in every row, got {available}")
 
 
 # In the likeness of another tensor

@@ -138,7 +138,7 @@ class Tensor(Methods, Variable):
             raise BackendError(
                 f"expected a tensor on the cpu, got {self.device}; use tensor.cpu().numpy()"
             )
-        return self.array  # type: ignore[no-any-return]
+        return self.backend.to_numpy(self.array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)

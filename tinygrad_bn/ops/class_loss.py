@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.dtypes import float32, int64
 from tinygrad_bn.errors import ArgumentError, DtypeError, GradientError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
@@ -240,7 +241,13 @@ def require_labels(input: Tensor, target: Tensor, ignore_index: int, name: str) 
         )
     if target.is_cuda or not target.array.size:
         return
-    xp, labels, classes = target.backend.xp, target.array, input.shape[min(1, input.ndim - 1)]
+    classes = input.shape[min(1, input.ndim - 1)]
+    at_each_replay(refuse_others, target.backend, target.array, classes, ignore_index)
+
+
+def refuse_others(backend: Backend, labels: Array, classes: int, ignore_index: int) -> None:
+    """Refuse labels that are no class and not to be ignored."""
+    xp = backend.xp
     if int(xp.min(labels)) >= 0 and int(xp.max(labels)) < classes:
         return
     outside = xp.logical_or(labels < 0, labels >= classes)

@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
@@ -129,9 +131,14 @@ def variances(var: Tensor | float, input: Tensor) -> Tensor:
             f"expected a variance {input.shape}, or {input.shape[:-1]}, or with axes of size 1, "
             f"got {var.shape}"
         )
-    if not var.is_cuda and bool(var.backend.xp.any(var.array < 0)):
-        raise RangeError("expected variances ≥ 0, got negative ones")
+    if not var.is_cuda:
+        at_each_replay(refuse_negative, var.backend, var.array)
     return var
+
+
+def refuse_negative(backend: Backend, var: Array) -> None:
+    if bool(backend.xp.any(var < 0)):
+        raise RangeError("expected variances ≥ 0, got negative ones")
 
 
 def gaussian_nll_loss(

@@ -204,8 +204,11 @@ def require_fit(backend: Backend, index: Array, shape: tuple[int, ...]) -> None:
 
 def require_within(backend: Backend, index: Array, low: int, high: int) -> None:
     """Refuse integers outside of [low, high); on a GPU this waits for them."""
-    if not index.size:
-        return
+    if index.size:
+        config.at_each_replay(refuse_beyond, backend, index, low, high)
+
+
+def refuse_beyond(backend: Backend, index: Array, low: int, high: int) -> None:
     with backend.guard or nullcontext():
         least, most = int(backend.xp.min(index)), int(backend.xp.max(index))
     if least < low or most >= high:

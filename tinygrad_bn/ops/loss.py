@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.backend import Array
+from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.errors import ArgumentError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
 from tinygrad_bn.ops.elementwise import broadcastable
@@ -199,14 +200,18 @@ def without_nan_targets(loss: Tensor, target: Tensor, reduction: str) -> Tensor:
     ------
     ArgumentError
     """
-    if reduction != "none" and not loss.is_cuda and bool(loss.array != loss.array):
-        missing = int(target.backend.xp.sum(target.backend.xp.isnan(target.array)))
+    if reduction != "none" and not loss.is_cuda:
+        at_each_replay(refuse_nan, target.backend, loss.array, target.array)
+    return loss
+
+
+def refuse_nan(backend: Backend, loss: Array, target: Array) -> None:
+    if bool(loss != loss):
+        missing = int(backend.xp.sum(backend.xp.isnan(target)))
         if missing:
             raise ArgumentError(
-                f"expected a target without NaN, got NaN as {missing} of its "
-                f"{target.numel()} elements"
+                f"expected a target without NaN, got NaN as {missing} of its {target.size} elements"
             )
-    return loss
 
 
 def reduce(losses: Tensor, reduction: str) -> Tensor:
@@ -289,6 +294,11 @@ def kl_div(
     )
 
 
+def refuse_outside_unit(backend: Backend, x: Array, name: str) -> None:
+    if bool(backend.xp.any(backend.xp.logical_or(x < 0, x > 1))):
+        raise RangeError(f"expected probabilities within [0, 1] as the {name}, got others")
+
+
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
 ) -> Tensor:
@@ -312,9 +322,8 @@ def binary_cross_entropy(
     require_reduction(reduction)
     require_pair(input, target, "binary_cross_entropy")
     for name, x in (("input", input), ("target", target)):
-        xp = x.backend.xp
-        if not x.is_cuda and bool(xp.any(xp.logical_or(x.array < 0, x.array > 1))):
-            raise RangeError(f"expected probabilities within [0, 1] as the {name}, got others")
+        if not x.is_cuda:
+            at_each_replay(refuse_outside_unit, x.backend, x.array, name)
     return weighted(
         lambda how: compare(BinaryCrossEntropy, input, target, how),
         input,

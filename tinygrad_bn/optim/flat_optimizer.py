@@ -8,6 +8,7 @@ from operator import is_
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from tinygrad_bn import config
 from tinygrad_bn.errors import StateError
 from tinygrad_bn.optim.flat import Bucket, Run, refuse_shared_memory
 from tinygrad_bn.optim.optimizer import Group, Optimizer, Params, evaluated
@@ -85,18 +86,25 @@ class FlatOptimizer(Optimizer):
         loss = evaluated(closure)
         for bucket in self._settled():
             with bucket.backend.guard or nullcontext():
-                for run in bucket.due(bucket.gather()):
-                    self.update(run)
+                config.at_each_replay(self._update, bucket, bucket.gather())
         return loss
 
-    def _settled(self) -> list[Bucket]:
-        """All buckets, gradients checked, laid out again where parameters do not fit."""
+    def _update(self, bucket: Bucket, present: list[bool]) -> None:
+        for run in bucket.due(present):
+            self.update(run)
+
+    def settle(self) -> None:
+        """Lay parameters out again where they do not fit any more."""
         for number, group in enumerate(self.param_groups):
             buckets = self._buckets[number]
             if self._regrouped(group, buckets) or not all(bucket.fits() for bucket in buckets):
                 refuse_shared_memory(self._parameters())
                 state = {p: self._entry(p, e) for p, e in self._entries(buckets).items()}
                 self._buckets[number] = self.lay_out(group, state)
+
+    def _settled(self) -> list[Bucket]:
+        """All buckets, gradients checked, laid out again where parameters do not fit."""
+        self.settle()
         settled = self._all_buckets()
         for bucket in settled:
             bucket.check_gradients()

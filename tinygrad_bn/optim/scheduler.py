@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
+from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.errors import ArgumentError, DtypeError, StateError
 from tinygrad_bn.optim.optimizer import Optimizer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def replayed(step: F) -> F:
+    """The step of a schedule, which a compiled training step calls at each replay."""
+
+    @wraps(step)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return at_each_replay(step, *args, **kwargs)
+
+    return cast(F, run)
 
 
 class LRScheduler:
@@ -23,6 +37,11 @@ class LRScheduler:
     DtypeError, ArgumentError
         For what is no optimizer, and for a schedule to be resumed where no ``initial_lr`` is known.
     """
+
+    def __init_subclass__(cls) -> None:
+        """Steps of every schedule are Python's, which a compiled step calls at each replay."""
+        if "step" in vars(cls):
+            cls.step = replayed(cls.step)  # type: ignore[method-assign]
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         require_optimizer(optimizer)
@@ -55,6 +74,7 @@ class LRScheduler:
         """The learning rates that were set last."""
         return self._last_lr
 
+    @replayed
     def step(self) -> None:
         """Begin the next epoch."""
         self._step_count += 1

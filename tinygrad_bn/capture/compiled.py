@@ -1,0 +1,161 @@
+"""`compile`: a step that is traced once for each kind of call, and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from threading import RLock
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from tinygrad_bn import config
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.capture.program import Program
+from tinygrad_bn.capture.surroundings import NUMBERS, StandIn
+from tinygrad_bn.capture.tracing import Capture, mode
+from tinygrad_bn.capture.values import replaced
+from tinygrad_bn.capture.verification import verified
+from tinygrad_bn.errors import ArgumentError, BackendError, CaptureError, DtypeError
+from tinygrad_bn.nn.module import Module
+from tinygrad_bn.tensors import Buffer, Parameter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CHECKED = 3
+"""How many replays of each program ``verify`` checks."""
+MOST = 64
+"""How many programs there may be for arguments of one kind before something is wrong."""
+
+
+class Compiled(StandIn):
+    """A function that runs as a program; see `compile`.
+
+    Attributes
+    ----------
+    program : the program that ran last; None before the first call. It prints readably.
+    """
+
+    def __init__(self, function: Callable[..., Any], verify: bool) -> None:
+        self.function, self.verify = function, verify
+        self.program: Program | None = None
+        self._captures: dict[Any, list[Capture]] = {}
+        self._lock = RLock()
+        if not isinstance(function, Module):
+            update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if config.tracer.get() is not None:  # inside of another compiled step: part of it
+            return self.function(*args, **kwargs)
+        key, tensors = signature(args, kwargs)
+        capture = self._capture_for(key)
+        if capture is None:
+            return self._trace(key, tensors, args, kwargs)
+        self.program = capture.program
+        if self.verify and capture.verified < CHECKED:
+            capture.verified += 1
+            return verified(self.function, capture, tensors, args, kwargs)
+        return capture.replay(tensors)
+
+    def _capture_for(self, key: Any) -> Capture | None:
+        captures = self._captures.get(key, ())
+        for capture in captures:
+            if capture.holds():
+                return capture
+        return None
+
+    def _trace(self, key: Any, tensors: list[Variable], args: Any, kwargs: Any) -> Any:
+        with self._lock:
+            known = self._captures.setdefault(key, [])
+            if len(known) >= MOST:
+                raise CaptureError(
+                    f"expected a step that at most {MOST} programs can stand for, got one that "
+                    f"changes with every call: see {known[-1].surroundings.changed() or 'tensors'}"
+                )
+            brought = {id(x) for x in tensors}
+            rest = replaced((args, kwargs), Variable, lambda x: None if id(x) in brought else x)
+            capture = Capture(self.function, rest, tensors)
+            result = capture.trace(self.function, args, kwargs)
+            known.insert(0, capture)
+            self.program = capture.program
+            return result
+
+    def __repr__(self) -> str:
+        return f"compiled({self.function!r})"
+
+
+def signature(args: Any, kwargs: Any) -> tuple[Any, list[Variable]]:
+    """What calls that one program may serve have in common, and the tensors that differ.
+
+    Raises
+    ------
+    DtypeError
+        For NumPy arrays, which could not be told from constants.
+    BackendError
+        For tensors on a GPU.
+    """
+    tensors: list[Variable] = []
+    key = (described(args, tensors), described(kwargs, tensors) if kwargs else (), *mode())
+    return key, tensors
+
+
+def described(x: Any, tensors: list[Variable]) -> Any:
+    """An argument as a part of the signature; tensors that may differ are collected."""
+    if isinstance(x, Variable):
+        if x.requires_grad or x._grad is not None or isinstance(x, (Parameter, Buffer)):
+            return ("tensor", id(x))
+        for position, known in enumerate(tensors):
+            if x is known:
+                return ("again", position)
+        tensors.append(x)
+        array = x.array
+        if x.backend.device != "cpu":
+            raise BackendError(
+                f"expected a step to compile on the cpu, got a tensor on {x.backend.device}"
+            )
+        return (x.backend.device, array.shape, array.dtype, array.strides)
+    if isinstance(x, (tuple, list)):
+        return (type(x), *(described(part, tensors) for part in x))
+    if isinstance(x, dict):
+        return (dict, *((name, described(part, tensors)) for name, part in x.items()))
+    if isinstance(x, np.ndarray):
+        raise DtypeError("expected tensors as arguments of a compiled step, got a NumPy array")
+    if isinstance(x, NUMBERS):
+        return (type(x), x)
+    return ("object", id(x))
+
+
+def compile(function: F | None = None, *, verify: bool = False) -> F:
+    """A training step, a model or any function of tensors as a program that runs without the tape.
+
+    The first call runs as ever and is traced: forward, backward, clipping, the optimizer's step,
+    running statistics, random numbers. Further calls run the program, with the same results bit
+    for bit. See ``compiled.program``.
+
+    Another shape, dtype or layout of an argument, another mode of a module, a frozen parameter, or
+    any other number that the step reads from variables and attributes is traced again. Learning
+    rates and the other options of optimizers, and schedules, are read at every call.
+
+    Parameters
+    ----------
+    function : the step. It may be a `Module`, and ``@compile`` may stand above a definition.
+    verify : check the first three replays of each program against the function itself, which goes
+        on from its results; the comparison is bit for bit.
+
+    Raises
+    ------
+    CaptureError
+        From the first call, for what a program could not do again: values that Python reads
+        (``item()``, ``bool()``, ``numpy()``), Python variables that the step changes, tensors that
+        it keeps. The message names the line. Tensors are then as before the call.
+
+    Notes
+    -----
+    A returned tensor has no history: a step runs ``backward`` itself. A tensor that requires a
+    gradient is known by its identity, other arguments by their kind. Tensors on a GPU are refused.
+    """
+    if function is None:
+        return cast(F, lambda given: compile(given, verify=verify))
+    if not callable(function):
+        raise ArgumentError(f"expected a function or a module, got {type(function).__name__}")
+    return cast(F, Compiled(function, verify))

@@ -1,0 +1,175 @@
+"""How instructions write into memory that is there already, with the bits of those that make new.
+
+What has no entry here runs as it did when it was traced, and its result is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinygrad_bn.backend import Array
+from tinygrad_bn.capture.values import Instruction
+
+Call: TypeAlias = tuple[Callable[..., Any], Sequence[Any]]
+"""A function and the operands that it is called with."""
+
+OPERATORS: dict[str, np.ufunc] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.true_divide,
+    "floordiv": np.floor_divide,
+    "mod": np.remainder,
+    "neg": np.negative,
+    "pos": np.positive,
+    "abs": np.absolute,
+    "invert": np.invert,
+    "and_": np.bitwise_and,
+    "or_": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "lshift": np.left_shift,
+    "rshift": np.right_shift,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+}
+
+
+def is_half(x: Any) -> bool:
+    """Whether an array is of 16-bit floats, which the backend computes in 32."""
+    return x.dtype.itemsize == 2 and x.dtype.kind in "fV"
+
+
+def reduction(ufunc: np.ufunc) -> Callable[..., Call | None]:
+    def into(
+        out: Array, x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False
+    ) -> Call | None:
+        if is_half(x) and ufunc not in (np.maximum, np.minimum):
+            return None
+        return partial(ufunc.reduce, axis=axis, dtype=dtype, out=out, keepdims=keepdims), (x,)
+
+    return into
+
+
+def mean(
+    out: Array, x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False
+) -> Call | None:
+    if is_half(x) or np.dtype(dtype or x.dtype) != out.dtype or out.dtype.kind != "f":
+        return None
+    count = x.size // out.size if out.size else 1
+
+    def run(x: Array) -> None:
+        np.add.reduce(x, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
+        np.true_divide(out, count, out)
+
+    return run, (x,)
+
+
+def matmul(out: Array, a: Array, b: Array) -> Call | None:
+    return None if is_half(a) else (np.matmul, (a, b, out))
+
+
+def power(out: Array, x: Any, exponent: Any) -> Call | None:
+    """NumPy's operator takes these two powers by other functions than the rest."""
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and type(exponent) in (int, float):
+        shortcut = {2: np.square, 0.5: np.sqrt}.get(exponent)
+        if shortcut is not None:
+            return shortcut, (x, out)
+    return None
+
+
+def joined(function: Callable[..., Any]) -> Callable[..., Call]:
+    def into(out: Array, arrays: Sequence[Array], axis: int = 0) -> Call:
+        return partial(function, axis=axis, out=out), (arrays,)
+
+    return into
+
+
+def where(out: Array, condition: Any, a: Any, b: Any) -> Call | None:
+    if getattr(condition, "dtype", None) != np.bool_:
+        return None
+
+    def run(condition: Array, a: Any, b: Any) -> None:
+        np.copyto(out, b, casting="unsafe")
+        np.copyto(out, a, casting="unsafe", where=condition)
+
+    return run, (condition, a, b)
+
+
+def converted(out: Array, x: Array, dtype: Any = None) -> Call:
+    return partial(np.copyto, casting="unsafe"), (out, x)
+
+
+def sigmoid(out: Array, x: Array) -> Call | None:
+    if is_half(x):
+        return None
+    one = np.ones((), x.dtype)
+
+    def run(x: Array) -> None:
+        with np.errstate(over="ignore"):
+            np.exp(np.negative(x, out), out)
+        np.true_divide(one, np.add(one, out, out), out)
+
+    return run, (x,)
+
+
+def clip(out: Array, x: Array, *bounds: Any) -> Call | None:
+    return None if is_half(x) else (partial(np.clip, out=out), (x, *bounds))
+
+
+DESTINATIONS: dict[str, Callable[..., Call | None]] = {
+    "sum": reduction(np.add),
+    "max": reduction(np.maximum),
+    "min": reduction(np.minimum),
+    "mean": mean,
+    "matmul": matmul,
+    "pow": power,
+    "concatenate": joined(np.concatenate),
+    "stack": joined(np.stack),
+    "where": where,
+    "astype": converted,
+    "asarray": converted,
+    "copy": converted,
+    "sigmoid": sigmoid,
+    "clip": clip,
+}
+
+
+def prepared(instruction: Instruction, outs: Sequence[Array], args: Any, kwargs: Any) -> Call:
+    """The call that fills ``outs``, from operands that are in their places."""
+    name, function = instruction.name, instruction.function
+    if len(outs) == 1:
+        out = outs[0]
+        ufunc = OPERATORS.get(name, function)
+        if ufunc in (np.maximum, np.minimum):  # their third operand may one day be no output
+            return partial(ufunc, out=out), args
+        if isinstance(ufunc, np.ufunc) and not kwargs:
+            return ufunc, (*args, out)
+        into = DESTINATIONS.get(name)
+        if into is not None:
+            found = into(out, *args, **kwargs)
+            if found is not None:
+                return found
+    if not any(out is not None for out in outs):
+        return partial(function, **kwargs) if kwargs else function, args
+    wanted = [(i, out) for i, out in zip(instruction.places, outs, strict=True) if out is not None]
+    return partial(copied, function, wanted, kwargs), args
+
+
+def copied(
+    function: Callable[..., Any], outs: Sequence[tuple[int, Array]], kwargs: Any, *args: Any
+) -> None:
+    """Call the function, and copy what is new of its results to where it belongs."""
+    result = function(*args, **kwargs)
+    results = result if isinstance(result, tuple) else (result,)
+    for place, out in outs:
+        np.copyto(out, results[place])

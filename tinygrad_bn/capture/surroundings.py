@@ -1,0 +1,241 @@
+"""What a step finds in Python when it runs: the modes of modules, options, numbers in variables.
+
+A program holds for one such state. What the step can reach is walked once, when it is traced; later
+calls compare, which costs some nanoseconds a variable.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import is_
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Kernel, KernelPoint
+from tinygrad_bn.nn.normalization import base
+from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
+from tinygrad_bn.optim.scheduler import LRScheduler
+from tinygrad_bn.philox import Generator
+
+NUMBERS = (bool, int, float, complex, str, bytes, np.generic, np.dtype)
+SELF_KEPT = (Generator, LRScheduler, np.ndarray)
+"""What a replay calls again, so that nothing in it is taken for fixed."""
+LIBRARIES = {*sys.stdlib_module_names, "numpy", "numba", "scipy", "tinygrad_bn"}
+
+
+class StandIn:
+    """What is called in the place of a function."""
+
+    function: Callable[..., Any]
+
+
+class Contents:
+    """What a container held when the step was traced: a dict's, a list's, a cell's."""
+
+    def __init__(self, path: str, read: Callable[[], Any]) -> None:
+        self.path, self.read = path, read
+        self.items: tuple[Any, ...] = tuple(read())
+
+    def same(self) -> bool:
+        """Whether it holds the same, or equal numbers."""
+        now = tuple(self.read())
+        if len(now) != len(self.items):
+            return False
+        if all(map(is_, now, self.items)):
+            return True
+        if not all(map(equal, now, self.items)):
+            return False
+        self.items = now
+        return True
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two values are one object, or numbers or strings that no step can tell apart."""
+    if a is b:
+        return True
+    if type(a) is not type(b) or not isinstance(a, NUMBERS):
+        return False
+    return bool(a == b or (a != a and b != b))
+
+
+class Surroundings:
+    """All that a step can reach through its closure, globals, arguments and their attributes.
+
+    Attributes
+    ----------
+    contents : what must be as it was.
+    tensors : the tensors found.
+    optimizers : the optimizers found whose parameters lie in flat buffers.
+    """
+
+    def __init__(self, step: Any, args: Any) -> None:
+        self.contents: list[Contents] = []
+        self.tensors: dict[int, Variable] = {}
+        self.optimizers: list[FlatOptimizer] = []
+        self._streams: list[tuple[str, Callable[[], Any], Any]] = []
+        self._seen: dict[int, Any] = {}
+        self.walk(step, getattr(step, "__name__", type(step).__name__))
+        self.walk(args, "arguments")
+        self.mapping(base._gathered, "accumulated statistics")
+        self.stream("random", random.getstate)
+        self.stream("numpy.random", lambda: np.random.get_state(legacy=True))  # noqa: NPY002
+
+    def same(self) -> bool:
+        """Whether a program that was traced here holds now."""
+        return all(part.same() for part in self.contents)
+
+    def changed(self) -> str | None:
+        """The first thing that is no longer as it was, by its path; None if all is."""
+        for part in self.contents:
+            if not part.same():
+                return part.path
+        for path, read, before in self._streams:
+            if repr(read()) != before:
+                return path
+        return None
+
+    def stream(self, path: str, read: Callable[[], Any]) -> None:
+        self._streams.append((path, read, repr(read())))
+
+    def walk(self, x: Any, path: str) -> None:
+        """Take in what x is, and what it refers to."""
+        if x is None or isinstance(x, (*NUMBERS, type, ModuleType, BuiltinFunctionType, np.ufunc)):
+            return
+        if id(x) in self._seen:
+            return
+        self._seen[id(x)] = x
+        if isinstance(x, Variable):
+            self.tensors[id(x)] = x
+        elif isinstance(x, FlatOptimizer):
+            self.optimizer(x, path)
+        elif isinstance(x, np.random.Generator):
+            self.stream(path, lambda: x.bit_generator.state)
+        elif isinstance(x, random.Random):
+            self.stream(path, x.getstate)
+        elif isinstance(x, FunctionType):
+            self.function(x, path)
+        elif isinstance(x, StandIn):
+            self.walk(x.function, path)
+        elif isinstance(x, MethodType):
+            self.walk(x.__self__, path.rpartition(".")[0] or path)
+            self.walk(x.__func__, path)
+        elif isinstance(x, partial):
+            for part in (x.func, x.args, x.keywords):
+                self.walk(part, path)
+        elif isinstance(x, Mapping):
+            self.mapping(x, path)
+        elif isinstance(x, (list, tuple, set, frozenset, deque)):
+            self.sequence(x, path)
+        elif isinstance(x, LRScheduler):
+            self.walk(x.optimizer, f"{path}.optimizer")
+        elif not (
+            isinstance(x, (*SELF_KEPT, Kernel, KernelPoint, CodeType))
+            or type(x).__module__.startswith("tinygrad_bn.backends")
+        ):
+            self.instance(x, path)
+
+    def keep(self, path: str, read: Callable[[], Any]) -> None:
+        self.contents.append(Contents(path, read))
+
+    def mapping(self, x: Mapping[Any, Any], path: str) -> None:
+        self.keep(path, lambda: (*x, *x.values()))
+        for key, value in list(x.items()):
+            self.walk(value, f"{path}[{key!r}]")
+
+    def sequence(self, x: Any, path: str) -> None:
+        if not isinstance(x, (tuple, frozenset)):
+            self.keep(path, lambda: x)
+        for number, value in enumerate(x):
+            self.walk(value, f"{path}[{number}]")
+
+    def instance(self, x: Any, path: str) -> None:
+        """The attributes of an object; of its class only what the user wrote."""
+        attributes = getattr(x, "__dict__", None)
+        if attributes is not None:
+            self.keep(path, attributes.values)
+            for name, value in list(attributes.items()):
+                self.walk(value, f"{path}.{name}")
+        for kind in type(x).__mro__:
+            if kind.__module__.partition(".")[0] in LIBRARIES:
+                continue
+            names = [n for n in vars(kind).get("__slots__", ()) if hasattr(x, n)]
+            if names:
+                self.keep(path, partial(slots_of, x, names))
+            for name in names:
+                self.walk(getattr(x, name), f"{path}.{name}")
+            for name, value in list(vars(kind).items()):
+                if isinstance(value, (staticmethod, classmethod)):
+                    value = value.__func__
+                if isinstance(value, property):
+                    value = value.fget
+                if not name.startswith("__") or name in ("__call__", "__enter__", "__exit__"):
+                    self.class_attribute(kind, name, value, f"{path}.{name}")
+
+    def class_attribute(self, kind: type, name: str, value: Any, path: str) -> None:
+        if id(kind) + hash(name) not in self._seen:
+            self._seen[id(kind) + hash(name)] = kind
+            self.keep(path, lambda: [vars(kind).get(name)])
+            self.walk(value, path)
+
+    def function(self, x: FunctionType, path: str) -> None:
+        """The variables that a function reads from around it."""
+        ours = (x.__module__ or "").partition(".")[0] in LIBRARIES
+        if ours and x.__closure__ is None:
+            return
+        self.walk(x.__defaults__, path)
+        self.walk(x.__kwdefaults__, path)
+        for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+            self.keep(name, partial(contents_of, cell))
+            for value in contents_of(cell):
+                self.walk(value, name)
+        if ours:
+            return
+        found, missing = x.__globals__, object()
+        names = [name for name in sorted({*names_in(x.__code__)}) if name in found]
+        if names:
+            self.keep(path, lambda: [found.get(name, missing) for name in names])
+        for name in names:
+            self.walk(found[name], name)
+
+    def optimizer(self, x: FlatOptimizer, path: str) -> None:
+        """The groups and the parameters in them: what numbers there are a replay reads again."""
+        self.optimizers.append(x)
+        self.keep(path, lambda: (x.param_groups, *x.param_groups))
+        for number, group in enumerate(x.param_groups):
+            here = f"{path}.param_groups[{number}]"
+            params = group["params"]
+            self.keep(here, partial(structure_of, group))
+            self.sequence(params, f"{here}['params']")
+
+
+def slots_of(x: Any, names: list[str]) -> list[Any]:
+    """The attributes of an object that has no dict of them."""
+    return [getattr(x, name, None) for name in names]
+
+
+def structure_of(group: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What of an optimizer's group no update reads again: the rest are options, read each time."""
+    return group["params"], group.get("train_mode")
+
+
+def contents_of(cell: Any) -> tuple[Any, ...]:
+    """What a closure's cell holds; nothing, where it is yet to be assigned."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """The names of globals and attributes in a function, and in those inside of it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)

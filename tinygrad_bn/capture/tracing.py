@@ -1,0 +1,303 @@
+"""One traced call of a step: what it is given, what it leaves behind, and for whom it holds."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from tinygrad_bn import config
+from tinygrad_bn.autograd.variable import Stamp, Variable
+from tinygrad_bn.backend import Array, _reference_only, backend_for
+from tinygrad_bn.capture.interception import traced_by
+from tinygrad_bn.capture.program import Program
+from tinygrad_bn.capture.recorder import Recorder, owner
+from tinygrad_bn.capture.surroundings import Surroundings
+from tinygrad_bn.capture.traced import Traced
+from tinygrad_bn.capture.values import Action, Kind, Value, replaced
+from tinygrad_bn.errors import CaptureError
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """In a result, the place of a tensor that every run computes anew."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """In a result, the place of a tensor among the arguments."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A tensor that the step found, as it was: what a program may take for granted of it."""
+
+    tensor: Variable
+    array: Array
+    slot: Array | None
+    requires_grad: bool
+    grad: Any
+
+    @staticmethod
+    def of(tensor: Variable) -> Leaf:
+        return Leaf(tensor, tensor.array, tensor.slot, tensor.requires_grad, grad_kind(tensor))
+
+    def same(self) -> bool:
+        """Whether the tensor is as it was."""
+        x = self.tensor
+        return (
+            x.array is self.array
+            and x.requires_grad is self.requires_grad
+            and x.slot is self.slot
+            and (x._grad is None if self.grad is None else grad_kind(x) == self.grad)
+        )
+
+
+def grad_kind(x: Variable) -> Any:
+    """None without a gradient; "slot" for one in its place; else the layout of its array."""
+    if x._grad is None:
+        return None
+    array = x._grad.array
+    return "slot" if array is x.slot else (array.dtype, array.strides, x._grad.requires_grad)
+
+
+class Capture:
+    """A program with what it holds for, and with what is around it in Python.
+
+    Attributes
+    ----------
+    program : the instructions.
+    verified : how many of its runs have been checked.
+    result : what the step returns, with `Output` and `Given` in the places of tensors.
+    """
+
+    def __init__(self, step: Callable[..., Any], args: Any, tensors: Sequence[Variable]) -> None:
+        self.tensors = list(tensors)
+        self.verified = 0
+        self.calls: list[Any] = []
+        self.lock = Lock()
+        self.surroundings = Surroundings(step, args)
+        for optimizer in self.surroundings.optimizers:
+            optimizer.settle()
+        self.grads_before = {
+            x: x._grad for x in self.surroundings.tensors.values() if x.requires_grad
+        }
+        found = self.surroundings.tensors.values()
+        self.leaves = [Leaf.of(x) for x in found]
+        self.exits: list[tuple[Variable, int | Array | None]] = []
+        self.stamps: list[Stamp] = []
+
+    def trace(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run the step once, for real, and record it; what it returns."""
+        recorder = Recorder(backend_for("cpu"))
+        self.brought = [recorder.bring(x.array) for x in self.tensors]
+        self.held = [
+            x
+            for x, grad in self.grads_before.items()
+            if grad is not None and grad.array is not x.slot
+        ]
+        self.brought += [
+            recorder.bring_gradient(x._grad.array) for x in self.held if x._grad is not None
+        ]
+        given = [x.wrap_like(x.array) for x in self.tensors]
+        for x, original in zip(given, self.tensors, strict=True):
+            x.share(original)
+        wrappers = {id(x): w for x, w in zip(self.tensors, given, strict=True)}
+        inside = replaced((args, kwargs), Variable, lambda x: wrappers.get(id(x), x))
+        try:
+            with traced_by(recorder):
+                for w, x in zip(given, self.brought, strict=False):
+                    w.array = x
+                result = step(*inside[0], **inside[1])
+                self.finish(recorder, result, given)
+        except BaseException:
+            for memory, before in reversed(recorder.undo):
+                memory[...] = before
+            for x, grad in self.grads_before.items():
+                x._grad = grad
+            raise
+        if (path := self.surroundings.changed()) is not None:
+            raise CaptureError(
+                f"expected a step that changes tensors only, got one that changes {path}, which "
+                "a replay would not"
+            )
+        originals = {id(w): x for x, w in zip(self.tensors, given, strict=True)}
+        return replaced(result, Variable, lambda x: originals.get(id(x), detached(x)))
+
+    def finish(self, recorder: Recorder, result: Any, given: Sequence[Variable]) -> None:
+        """Make the program, once the step has returned."""
+        outputs: list[Value] = []
+        places = {id(w): i for i, w in enumerate(given)}
+        returned: list[Variable] = []
+
+        def output(x: Variable) -> Any:
+            if id(x) in places:
+                return Given(places[id(x)])
+            returned.append(x)
+            held = vars(x)["array"]
+            if not isinstance(held, Traced):
+                if id(x) in self.surroundings.tensors:
+                    return x
+                held = recorder.lift(held)
+            if x.requires_grad and x.creator is not None and x.creator.inputs is not None:
+                raise CaptureError(
+                    "expected a step that runs backward itself, or inside of no_grad(), got one "
+                    "that returns a tensor with a graph; return tensor.detach()"
+                )
+            outputs.append(held.value)
+            return Output(len(outputs) - 1)
+
+        self.result = replaced(result, Variable, output)
+        refuse_arrays(self.result)
+        self.gradients(recorder, outputs)
+        self.refuse_escapes(recorder, [*returned, *given])
+        written = {
+            id(owner(i.args[0].root.array))
+            for i in recorder.instructions
+            if i.action is Action.WRITE and i.args[0].root.kind is Kind.STATE
+        }
+        for x, array in recorder.read.values():
+            if id(x) not in self.surroundings.tensors and not recorder.is_made(array):
+                self.refuse_unreachable(x, given)
+            if id(owner(array)) in written and x._stamp is not None:
+                self.stamps.append(x._stamp)
+        self.calls = [
+            getattr(i.function, "__self__", None) or [*i.args]
+            for i in recorder.instructions
+            if i.action is Action.CALL
+        ]
+        self.written = [x for x, array in recorder.read.values() if id(owner(array)) in written]
+        inputs = [x.value for x in self.brought]
+        self.program = Program(
+            recorder.backend, recorder.instructions, inputs, outputs, recorder.initial
+        )
+
+    def gradients(self, recorder: Recorder, outputs: list[Value]) -> None:
+        """What the gradients of leaves are when the step is done, where it changed them."""
+        for x, before in self.grads_before.items():
+            after = x._grad
+            if after is None:
+                if before is not None:
+                    self.exits.append((x, None))
+                continue
+            held = vars(after)["array"]
+            if after is before and not isinstance(held, Traced):
+                continue
+            if after.requires_grad:
+                raise CaptureError(
+                    "expected gradients without a graph, got one of backward(create_graph=True)"
+                )
+            held = held if isinstance(held, Traced) else recorder.lift(held)
+            if held.array is vars(x).get("slot"):
+                self.exits.append((x, held.array))
+            else:
+                self.exits.append((x, len(outputs)))
+                outputs.append(held.value)
+
+    def refuse_escapes(self, recorder: Recorder, known: Sequence[Variable]) -> None:
+        """Refuse tensors that the step made and that live on, but are not returned."""
+        kept = {id(x) for x in known} | {id(x._grad) for x in self.grads_before}
+        if any(escapes(x) for x in recorder.wrapped if id(x) not in kept):
+            gc.collect()
+        for x in recorder.wrapped:
+            if escapes(x) and id(x) not in kept:
+                raise CaptureError(
+                    f"expected a step that returns the tensors it makes, got one of shape "
+                    f"{x.array.shape} that is kept elsewhere, where no replay would renew it"
+                )
+
+    def refuse_unreachable(self, x: Variable, given: Sequence[Variable]) -> None:
+        grads = {id(t._grad) for t in self.grads_before} | {
+            id(grad) for grad in self.grads_before.values()
+        }
+        views = any(
+            owner(x_array(x)) is owner(x_array(t)) for t in self.surroundings.tensors.values()
+        )
+        if id(x) not in grads and not views:
+            raise CaptureError(
+                f"expected tensors from arguments, the closure, globals or their attributes, got "
+                f"one of shape {x.array.shape} from where no replay could look for it again"
+            )
+
+    def holds(self) -> bool:
+        """Whether the step would do now what the program does."""
+        return all(leaf.same() for leaf in self.leaves) and self.surroundings.same()
+
+    def replay(self, tensors: Sequence[Variable]) -> Any:
+        """Run the program on other arguments; what the step returns."""
+        arrays = tuple(x.array for x in tensors)
+        if self.held:
+            arrays += tuple(x._grad.array for x in self.held if x._grad is not None)
+        backend = self.program.backend
+        with self.lock:
+            computed = self.program.run(arrays)
+        for x, grad in self.exits:
+            if grad is None:
+                x._grad = None
+            elif isinstance(grad, int):
+                x._grad = x.wrap_like(computed[grad])
+            elif x._grad is None or x._grad.array is not grad:
+                x._grad = x.wrap_like(grad)
+        if self.stamps:
+            now = Stamp.tick()
+            for stamp in self.stamps:
+                stamp.written = now
+        wrap = Variable.tensor_class.wrap
+        if self.result.__class__ is Output:
+            return wrap(computed[self.result.position], backend)
+        return replaced(
+            self.result,
+            (Output, Given),
+            lambda place: (
+                wrap(computed[place.position], backend)
+                if isinstance(place, Output)
+                else tensors[place.position]
+            ),
+        )
+
+
+def x_array(x: Variable) -> Array:
+    """The array of a tensor, as it is apart from the trace."""
+    held = vars(x)["array"]
+    return held.array if isinstance(held, Traced) else held
+
+
+def detached(x: Variable) -> Variable:
+    """What a replay would return: the values without a history."""
+    if x.creator is None:
+        return x
+    plain: Variable = x.wrap_like(x.array)
+    return plain
+
+
+def escapes(x: Variable) -> bool:
+    """Whether a tensor holds what the program computes."""
+    held = vars(x).get("array")
+    return isinstance(held, Traced) and held.value.root.kind in (Kind.RESULT, Kind.INPUT)
+
+
+def refuse_arrays(result: Any) -> None:
+    """Refuse a result with traced arrays in it."""
+
+    def refuse(x: Traced) -> None:
+        raise CaptureError(f"expected a step that returns tensors, got an array {x.shape}")
+
+    replaced(result, Traced, refuse)
+
+
+def mode() -> tuple[Any, ...]:
+    """The library's own switches, which a program holds for."""
+    return (
+        config.grad_mode.get(),
+        config.anomaly_mode.get(),
+        config.recomputing.get(),
+        config.get_default_dtype(),
+        config.get_default_device(),
+        _reference_only.get(),
+    )
