@@ -1,5 +1,6 @@
-"""Sums by a table, and the greatest values of windows; each axis that is missing has one position."""
-
+"""Sums by a table, and the greatest values of windows, over three axes; those that are missing have
+one position.
+"""
 from __future__ import annotations
 
 import math

@@ -68,6 +68,7 @@ from tinygrad_bn.ops.pooling import (
 )
 from tinygrad_bn.ops.probability import log_softmax, softmax, softmin
 from tinygrad_bn.ops.rearrange import pad
+from tinygrad_bn.ops.resampling import interpolate, pixel_shuffle, pixel_unshuffle
 from tinygrad_bn.ops.response_normalization import local_response_norm, normalize
 from tinygrad_bn.ops.row_normalization import group_norm, instance_norm, layer_norm, rms_norm
 from tinygrad_bn.ops.transposed_convolution import (
@@ -119,6 +120,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -137,6 +139,8 @@ __all__ = [
     "normalize",
     "one_hot",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
