@@ -86,6 +86,8 @@ def test_python_that_a_replay_would_not_run_is_refused() -> None:
         tg.compile(lambda x: x * float(rng.random()))(X)
     with pytest.raises(CaptureError, match="as a tensor"):
         tg.compile(lambda x: x + tg.tensor(rng.random((2, 2), dtype=np.float32)))(X)
+    with pytest.raises(CaptureError, match="no replay could look"):
+        tg.compile(lambda x: x + tg.from_numpy(rng.random((2, 2), dtype=np.float32)))(X)
     batches = iter([tg.ones(2, 2), tg.zeros(2, 2)])
     with pytest.raises(CaptureError, match="no replay could look"):
         tg.compile(lambda x: x + next(batches))(X)
@@ -121,6 +123,37 @@ def test_a_refused_step_has_changed_no_tensor() -> None:
         np.testing.assert_array_equal(x.numpy(), before[name])
     assert all(p.grad is None for p in model.parameters())
     assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_a_step_that_is_refused_at_its_end_is_taken_back() -> None:
+    """Also what the optimizer, the schedule and the stream of random numbers keep in Python."""
+    generator = tg.Generator().manual_seed(3)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(generator=generator), nn.Linear(3, 1))
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+    schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    seen: list[Any] = []
+
+    def step(x: tg.Tensor) -> None:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if keeping:
+            seen.append(1)
+
+    keeping, compiled = False, tg.compile(step)
+    compiled(X)
+    before = [x.numpy().copy() for x in model.state_dict().values()]
+    stream, keeping = generator.get_state().tolist(), True
+    with pytest.raises(CaptureError, match="changes seen"):
+        compiled(X)
+    for x, y in zip(model.state_dict().values(), before, strict=True):
+        np.testing.assert_array_equal(x.numpy(), y)
+    assert generator.get_state().tolist() == stream
+    assert schedule.last_epoch == 1
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    assert float(next(iter(optimizer.state.values()))["step"]) == 1
 
 
 def test_errors_of_a_step_come_from_replays_too() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from tinygrad_bn.backend import Array
 from tinygrad_bn.capture.values import Instruction
 
-Call: TypeAlias = tuple[Callable[..., Any], Sequence[Any]]
+Call: TypeAlias = tuple[Callable[..., Any], Any]
 """A function and the operands that it is called with."""
 
 OPERATORS: dict[str, np.ufunc] = {

@@ -59,7 +59,9 @@ class Program:
             )
         self._calls: list[Call] = []
         self._moving: list[tuple[Instruction, int | None]] = []
-        """Instructions on inputs, with the place of their call, which are prepared anew."""
+        """Instructions on inputs, with the place of their call, which a run binds anew."""
+        self._bindings: list[tuple[list[Any], int, Value]] = []
+        """Operands that are inputs, or views of them: in which call, and where."""
         for instruction in self.instructions:
             moving = any(value.root.kind is Kind.INPUT for value in instruction.operands)
             if instruction.action is Action.VIEW:
@@ -70,7 +72,7 @@ class Program:
                 continue
             if moving:
                 self._moving.append((instruction, len(self._calls)))
-                self._calls.append((np.positive, ()))
+                self._calls.append((np.positive, []))
             else:
                 self._calls.append(self._call(instruction))
         self._bound: tuple[Array, ...] = ()
@@ -90,9 +92,10 @@ class Program:
     def _call(self, instruction: Instruction) -> Call:
         args, kwargs = self._resolved((instruction.args, instruction.kwargs))
         if instruction.action is Action.WRITE:
-            return instruction.function, args
+            return instruction.function, list(args)
         outs = [self._arrays.get(value) for value in instruction.results]
-        return prepared(instruction, outs, args, kwargs)
+        function, operands = prepared(instruction, outs, args, kwargs)
+        return function, list(operands)
 
     def _bind(self, arrays: tuple[Array, ...]) -> None:
         """Let the instructions on inputs read these arrays."""
@@ -102,7 +105,24 @@ class Program:
                 self._view(instruction)
             else:
                 self._calls[place] = self._call(instruction)
+                self._settle(instruction, place)
+        for operands, position, value in self._bindings:
+            operands[position] = self._arrays[value]
         self._bound = arrays
+
+    def _settle(self, instruction: Instruction, place: int) -> None:
+        """From now on exchange the operands of a call, where they stand in plain sight."""
+        moving = [v for v in instruction.operands if v.root.kind is Kind.INPUT]
+        operands = self._calls[place][1]
+        found = [
+            (operands, position, value)
+            for value in {*moving}
+            for position, x in enumerate(operands)
+            if x is self._arrays[value]
+        ]
+        if len(found) == len(moving):
+            self._moving = [pair for pair in self._moving if pair[1] != place]
+            self._bindings += found
 
     def run(self, arrays: tuple[Array, ...]) -> list[Array]:
         """Do what the step does; copies of the outputs."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -14,6 +16,7 @@ import numpy as np
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.capture.memento import Memento
 from tinygrad_bn.capture.traced import Traced, refusal
 from tinygrad_bn.capture.values import (
     Action,
@@ -32,6 +35,15 @@ FOREIGN = frozenset(
     "all any argmax argmin argsort isfinite isinf isnan shape ndim size result_type".split()
 )
 """NumPy's functions that reach traced arrays other than through ``xp``."""
+
+
+ENTRANCES = frozenset(
+    f"tinygrad_bn.{name}"
+    for name in (
+        "autograd.function creation ops.conversion ops.fresh ops.index ops.inplace tensors".split()
+    )
+)
+"""Where arrays that are not this library's become tensors."""
 
 
 def plain(tree: Any) -> Any:
@@ -62,6 +74,7 @@ class Recorder:
     backend : where all of the step's arrays are.
     instructions : what has been executed so far.
     initial : constants that the step overwrites, each with what a replay must begin with.
+    undo : what takes the step back, to be called from the last to the first.
     read : tensors whose arrays the step found there, each with that array.
     """
 
@@ -72,7 +85,7 @@ class Recorder:
         self.initial: list[tuple[Array, Array]] = []
         self._wrapped: dict[int, ref[Variable]] = {}
         self.read: dict[int, tuple[Variable, Array]] = {}
-        self.undo: list[tuple[Array, Array]] = []
+        self.undo: list[Callable[[], None]] = []
         self._known: dict[int, Traced] = {}  # by id, while they hold the array
         self._made: dict[int, Array] = {}
         self._written: set[int] = set()
@@ -220,19 +233,20 @@ class Recorder:
         root = target.value.root
         if root.kind is Kind.RESULT:
             return
-        before = memory, memory.copy(order="K")
+        before = memory.copy(order="K")
         if root.kind is Kind.CONSTANT:
-            self.initial.append(before)
+            self.initial.append((memory, before))
             for known in self._known.values():
                 if known.value.kind is Kind.CONSTANT and owner(known.array) is memory:
                     known.value.kind = Kind.STATE
         else:
-            self.undo.append(before)
+            self.undo.append(partial(np.copyto, memory, before))
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Call into Python, now and at every replay: arrays come back as new values."""
         self.check_thread()
         with suspended():
+            self.undo.append(Memento((), [getattr(function, "__self__", None), *args]).restore)
             result = self.executed(
                 getattr(function, "__qualname__", repr(function)),
                 Action.CALL,
@@ -258,13 +272,15 @@ class Recorder:
         Raises
         ------
         CaptureError
-            For an array from elsewhere: a replay would go on with the same values.
+            For an array that the user brings: a replay would go on with the same values. What
+            operations make of Python's numbers, such as tables of places, is theirs to know.
         """
         if isinstance(value, Traced):
             if dtype is None or value.dtype == dtype:
                 return value
             return self.word("asarray", self.backend_asarray, (value, dtype), {})
-        if isinstance(value, np.ndarray) and not self.is_made(value) and value.ndim:
+        foreign = isinstance(value, np.ndarray) and value.ndim and not self.is_made(value)
+        if foreign and sys._getframe(2).f_globals["__name__"] in ENTRANCES:
             raise refusal(
                 "makes a tensor of an array, whose values every replay would see again; give it to "
                 "the step as a tensor"

@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -37,10 +38,13 @@ class StandIn:
 
 
 class Contents:
-    """What a container held when the step was traced: a dict's, a list's, a cell's."""
+    """What a container held when the step was traced: a dict's, a list's, a cell's.
 
-    def __init__(self, path: str, read: Callable[[], Any]) -> None:
-        self.path, self.read = path, read
+    ``living`` says that what ``read`` returns goes on showing what there is.
+    """
+
+    def __init__(self, path: str, read: Callable[[], Any], living: bool) -> None:
+        self.path, self.read, self.living = path, read, living
         self.items: tuple[Any, ...] = tuple(read())
 
     def same(self) -> bool:
@@ -77,6 +81,8 @@ class Surroundings:
 
     def __init__(self, step: Any, args: Any) -> None:
         self.contents: list[Contents] = []
+        self._quick: tuple[list[Any], list[Any]] | None = None
+        self._computed: list[Contents] = []
         self.tensors: dict[int, Variable] = {}
         self.optimizers: list[FlatOptimizer] = []
         self._streams: list[tuple[str, Callable[[], Any], Any]] = []
@@ -88,8 +94,28 @@ class Surroundings:
         self.stream("numpy.random", lambda: np.random.get_state(legacy=True))  # noqa: NPY002
 
     def same(self) -> bool:
-        """Whether a program that was traced here holds now."""
+        """Whether a program that was traced here holds now.
+
+        All living containers are compared in one go, which nearly always answers.
+        """
+        if self._quick is None:
+            self._quick = self.joined()
+        views, items = self._quick
+        if all(map(is_, chain.from_iterable(views), items)):
+            return all(part.same() for part in self._computed)
+        self._quick = None
         return all(part.same() for part in self.contents)
+
+    def joined(self) -> tuple[list[Any], list[Any]]:
+        """The living containers, a mark after each, and the items that they held in a row."""
+        views: list[Any] = []
+        items: list[Any] = []
+        self._computed = [part for part in self.contents if not part.living]
+        for part in self.contents:
+            if part.living:
+                views += [part.read(), (part,)]
+                items += [*part.items, part]
+        return views, items
 
     def changed(self) -> str | None:
         """The first thing that is no longer as it was, by its path; None if all is."""
@@ -141,17 +167,18 @@ class Surroundings:
         ):
             self.instance(x, path)
 
-    def keep(self, path: str, read: Callable[[], Any]) -> None:
-        self.contents.append(Contents(path, read))
+    def keep(self, path: str, read: Callable[[], Any], living: bool = False) -> None:
+        self.contents.append(Contents(path, read, living))
 
     def mapping(self, x: Mapping[Any, Any], path: str) -> None:
-        self.keep(path, lambda: (*x, *x.values()))
+        self.keep(path, x.keys, living=True)
+        self.keep(path, x.values, living=True)
         for key, value in list(x.items()):
             self.walk(value, f"{path}[{key!r}]")
 
     def sequence(self, x: Any, path: str) -> None:
         if not isinstance(x, (tuple, frozenset)):
-            self.keep(path, lambda: x)
+            self.keep(path, lambda: x, living=True)
         for number, value in enumerate(x):
             self.walk(value, f"{path}[{number}]")
 
@@ -159,7 +186,7 @@ class Surroundings:
         """The attributes of an object; of its class only what the user wrote."""
         attributes = getattr(x, "__dict__", None)
         if attributes is not None:
-            self.keep(path, attributes.values)
+            self.keep(path, attributes.values, living=True)
             for name, value in list(attributes.items()):
                 self.walk(value, f"{path}.{name}")
         for kind in type(x).__mro__:

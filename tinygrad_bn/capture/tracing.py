@@ -116,17 +116,17 @@ class Capture:
                     w.array = x
                 result = step(*inside[0], **inside[1])
                 self.finish(recorder, result, given)
+            if (path := self.surroundings.changed()) is not None:
+                raise CaptureError(
+                    f"expected a step that changes tensors only, got one that changes {path}, "
+                    "which a replay would not"
+                )
         except BaseException:
-            for memory, before in reversed(recorder.undo):
-                memory[...] = before
+            for take_back in reversed(recorder.undo):
+                take_back()
             for x, grad in self.grads_before.items():
                 x._grad = grad
             raise
-        if (path := self.surroundings.changed()) is not None:
-            raise CaptureError(
-                f"expected a step that changes tensors only, got one that changes {path}, which "
-                "a replay would not"
-            )
         originals = {id(w): x for x, w in zip(self.tensors, given, strict=True)}
         return replaced(result, Variable, lambda x: originals.get(id(x), detached(x)))
 
