@@ -12,11 +12,11 @@ from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.nn.recurrent.base import RNNBase, Sequences
 from tinygrad_bn.nn.recurrent.layers import GRU, LSTM, RNN
 from tinygrad_bn.ops.differentiable import differentiable
-from tinygrad_bn.ops.join import cat, chunk
+from tinygrad_bn.ops.join import cat, chunk, split
 from tinygrad_bn.ops.linear import linear
 from tinygrad_bn.ops.piecewise import relu
 from tinygrad_bn.ops.rearrange import flip
-from tinygrad_bn.ops.recurrent import Running, spans
+from tinygrad_bn.ops.recurrent import Running
 from tinygrad_bn.tensors import Tensor
 
 Norms: TypeAlias = Mapping[str, Callable[[Tensor, int], Tensor]]
@@ -60,9 +60,9 @@ class NormalizedRNNBase(RNNBase):
         gx = linear(mirrored(x, sequences) if reverse else x, weight_ih)
         walk = [Running(xp, state) for state in states]
         y = []
-        for step, rows in enumerate(spans(sequences.sizes)):
-            before = [state.at(rows.stop - rows.start) for state in walk]
-            ax, ah = self.normalized(norms, step, gx[rows], linear(before[0], weight_hh))
+        for step, of_step in enumerate(split(gx, sequences.sizes)):
+            before = [state.at(of_step.shape[0]) for state in walk]
+            ax, ah = self.normalized(norms, step, of_step, linear(before[0], weight_hh))
             if bias_ih is not None and bias_hh is not None:
                 ax, ah = ax + bias_ih, ah + bias_hh
             after = self.cell(norms, step, ax, ah, *before)
