@@ -204,7 +204,7 @@ def accepts(*args: Any) -> bool:
     if first.dtype not in FLOATS or not first.size:
         return False
     return all(
-        x.dtype is first.dtype and x.flags.c_contiguous for x in args if x.__class__ is not bool
+        x.dtype == first.dtype and x.flags.c_contiguous for x in args if x.__class__ is not bool
     )
 
 

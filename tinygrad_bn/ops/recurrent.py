@@ -22,7 +22,9 @@ from itertools import accumulate
 from typing import Any
 
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
+from tinygrad_bn.ops.join import cut
 from tinygrad_bn.ops.linear import transposed
 from tinygrad_bn.ops.recurrent_steps import (
     gru_step,
@@ -90,7 +92,7 @@ class Recurrence(Function):
     ) -> tuple[Array, ...]:
         xp, self.options, self.reverse = self.xp, options, reverse
         self.x, self.weight_ih, self.weight_hh, self.weight_hr = x, weight_ih, weight_hh, weight_hr
-        self.steps = spans(sizes)[::-1] if reverse else spans(sizes)
+        self.sizes = sizes
         gx = xp.matmul(x, transposed(xp, weight_ih))
         if bias_ih is not None:
             if self.multiplies_bias:
@@ -108,12 +110,12 @@ class Recurrence(Function):
         before: list[Array] = []
         cells: list[Array] = []
         y: list[Array] = []
-        for rows in self.steps:
-            h, *rest = [state.at(rows.stop - rows.start) for state in states]
+        for of_step in self.by_step(gx):
+            h, *rest = [state.at(of_step.shape[0]) for state in states]
             gh = xp.matmul(h, weight_hh)
             if bias is not None:
                 gh = gh + bias
-            (h_after, *rest_after), kept = self.step(gx[rows], gh, h, *rest)
+            (h_after, *rest_after), kept = self.step(of_step, gh, h, *rest)
             before.append(h)
             cells += (h_after, *kept)
             if projection is not None:
@@ -123,6 +125,14 @@ class Recurrence(Function):
                 state.rows = after
         self.before, self.cells = tuple(before), tuple(cells)
         return (self.in_order(y), *(state.all() for state in states))
+
+    def by_step(self, x: Array) -> list[Array]:
+        """The rows of each step, in the order of the walk."""
+        if isinstance(x, Variable):  # in one node: the gradient of each view is as large as x
+            found = list(cut(x, self.sizes, 0))  # type: ignore[arg-type]
+        else:
+            found = [x[rows] for rows in spans(self.sizes)]
+        return found[::-1] if self.reverse else found
 
     def in_order(self, steps: list[Array]) -> Array:
         """What a walk found for the rows of each step, in the order of rows."""
@@ -134,11 +144,11 @@ class Recurrence(Function):
         dgx: list[Array] = []
         dgh: list[Array] = []
         dh_after: list[Array] = []
-        width = len(self.cells) // len(self.steps)
-        for k in reversed(range(len(self.steps))):
-            rows, h, cell = self.steps[k], self.before[k], self.cells[k * width : (k + 1) * width]
-            dh, *drest = [grad.at(rows.stop - rows.start) for grad in walk]
-            dh = dh + dy[rows]
+        width, dy_by_step = len(self.cells) // len(self.sizes), self.by_step(dy)
+        for k in reversed(range(len(self.sizes))):
+            h, cell = self.before[k], self.cells[k * width : (k + 1) * width]
+            dh, *drest = [grad.at(h.shape[0]) for grad in walk]
+            dh = dh + dy_by_step[k]
             dh_after.append(dh)
             if self.weight_hr is not None:
                 dh = xp.matmul(dh, self.weight_hr)
@@ -174,7 +184,7 @@ class Recurrence(Function):
             same = da_h is da
             dbias_hh = self.backend.copy(dbias_ih) if same else xp.sum(da_h, axis=0)
         if needs[5]:
-            unprojected = self.in_order(list(self.cells[:: len(self.cells) // len(self.steps)]))
+            unprojected = self.in_order(list(self.cells[:: len(self.cells) // len(self.sizes)]))
             dweight_hr = xp.matmul(transposed(xp, self.in_order(dh_after[::-1])), unprojected)
         return dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr
 
