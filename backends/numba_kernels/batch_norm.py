@@ -17,38 +17,34 @@ from tinygrad_bn.backend import Array, Kernel
 
 from . import positions
 from .compilation import compiled
+from .positions import careful_moments, from_sums
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 @compiled
-def moments(x: Any, count: int) -> tuple[Any, Any]:
-    """Mean and biased variance of each channel, of ``count`` values: any others equal the first.
+def moments(x: Any, around: Any, count: int) -> tuple[Any, Any, bool]:
+    """Mean and biased variance of each channel, of ``count`` values, any others being ``around``;
+    and whether a mean is so far from there that it has cost digits.
 
-    Differences from the first row are summed, which loses no more digits than the count has:
-    (mean - first)² ≤ var · count, because the first row counts too. Four rows at a time load and
-    store the sums a quarter as often.
+    Four rows at a time load and store the sums a quarter as often.
     """
     n, channels, _ = x.shape
     x = x.reshape(n, channels)
     mean, var = np.zeros(channels), np.zeros(channels)
     for i in range(0, n - 3, 4):
         for c in range(channels):
-            first = np.float64(x[0, c])
-            d0, d1 = x[i, c] - first, x[i + 1, c] - first
-            d2, d3 = x[i + 2, c] - first, x[i + 3, c] - first
+            centre = around[c]
+            d0, d1 = x[i, c] - centre, x[i + 1, c] - centre
+            d2, d3 = x[i + 2, c] - centre, x[i + 3, c] - centre
             mean[c] += (d0 + d1) + (d2 + d3)
             var[c] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
     for i in range(n - n % 4, n):
         for c in range(channels):
-            d = x[i, c] - np.float64(x[0, c])
+            d = x[i, c] - around[c]
             mean[c] += d
             var[c] += d * d
-    for c in range(channels):
-        shift = mean[c] / count
-        mean[c] = x[0, c] + shift
-        var[c] = max(var[c] / count - shift * shift, 0.0)
-    return mean, var
+    return mean, var, from_sums(mean, var, around, count)
 
 
 @compiled
@@ -129,8 +125,7 @@ def batch_moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
         x, count = filled(x, mask)
     if not count:
         return np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    mean, var = (moments if x.shape[2] == 1 else positions.moments)(x, count)
-    return mean, var
+    return careful_moments(moments if x.shape[2] == 1 else positions.moments, x, count)
 
 
 def filled(x: Array, mask: Array) -> tuple[Array, int]:

@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_bn.backend import Array
+
 from .compilation import compiled, inlined, plus
 
 
 @inlined
-def difference_sums(x: Any, first: Any) -> tuple[Any, Any]:
-    """Σ (x - first) and Σ (x - first)²."""
+def difference_sums(x: Any, centre: Any) -> tuple[Any, Any]:
+    """Σ (x - centre) and Σ (x - centre)²."""
     total = square = 0.0
     for s in range(len(x)):
-        d = x[s] - first
+        d = x[s] - centre
         total = plus(total, d)
         square = plus(square, d * d)
     return total, square
@@ -61,20 +63,44 @@ def differentiated(
         dx[s] = r * ((scale * dy[s] - level) + (rest - x_hat * slope))
 
 
+@inlined
+def from_sums(mean: Any, var: Any, around: Any, count: int) -> bool:
+    """Sums of differences from ``around``, and of their squares, become mean and biased variance;
+    whether a mean is so far from there that its square, subtracted, takes two digits along.
+    """
+    far = False
+    for c in range(len(mean)):
+        shift = mean[c] / count
+        mean[c] = around[c] + shift
+        var[c] = max(var[c] / count - shift * shift, 0.0)
+        far = far or shift * shift > 100 * var[c]
+    return far
+
+
 @compiled
-def moments(x: Any, count: int) -> tuple[Any, Any]:
-    """Mean and biased variance of each channel, of ``count`` values: any others equal the first."""
+def moments(x: Any, around: Any, count: int) -> tuple[Any, Any, bool]:
+    """Mean and biased variance of each channel, of ``count`` values, any others being ``around``;
+    and whether a mean is so far from there that it has cost digits.
+    """
     n, channels, _ = x.shape
     mean, var = np.zeros(channels), np.zeros(channels)
     for i in range(n):
         for c in range(channels):
-            total, square = difference_sums(x[i, c], np.float64(x[0, c, 0]))
+            total, square = difference_sums(x[i, c], around[c])
             mean[c] += total
             var[c] += square
-    for c in range(channels):
-        shift = mean[c] / count
-        mean[c] = x[0, c, 0] + shift
-        var[c] = max(var[c] / count - shift * shift, 0.0)
+    return mean, var, from_sums(mean, var, around, count)
+
+
+def careful_moments(moments: Any, x: Array, count: int) -> tuple[Array, Array]:
+    """Mean and biased variance of each channel, of ``count`` values: any others equal the first.
+
+    Differences are taken from the first value, and where that is an outlier, once more from the
+    mean: (mean - first)² ≤ var · count costs as many digits as the count has, at worst.
+    """
+    mean, var, far = moments(x, x[0, :, 0].astype(np.float64), count)
+    if far and count == x.shape[0] * x.shape[2]:
+        mean, var, _ = moments(x, mean, count)
     return mean, var
 
 

@@ -111,7 +111,7 @@ def subtracted(mean: Array | None, rstd: Array) -> Array:
 
 def row_moments(x: Array) -> tuple[Array, Array]:
     rows = as_rows(x)
-    mean, var = positions.moments(rows[np.newaxis], rows.shape[1])
+    mean, var = positions.careful_moments(positions.moments, rows[np.newaxis], rows.shape[1])
     return mean.reshape(x.shape[:2]), var.reshape(x.shape[:2])
 
 

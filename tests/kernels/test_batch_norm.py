@@ -167,6 +167,18 @@ class TestMoments:
         np.testing.assert_allclose(mean, values.mean(0) if kept else np.zeros(3), rtol=1e-15)
         np.testing.assert_allclose(var, values.var(0) if kept else np.zeros(3), rtol=1e-8)
 
+    @pytest.mark.parametrize("shape", [(100_000, 2, 1), (100, 2, 1000)])
+    def test_of_values_behind_an_outlier_lose_no_digits_to_it(self, shape):
+        x = np.random.default_rng(0).standard_normal(shape)
+        x[0, :, 0] = 1e8
+        exact = x.astype(np.longdouble)
+        mean = exact.mean(axis=(0, 2))
+        var = np.square(exact - mean[:, None]).mean(axis=(0, 2))
+        found = moments.batch_moments(NUMPY, x, None)
+        # float64 sums of 1e5 numbers; differences from the outlier alone would err by 1e-10
+        np.testing.assert_allclose(found[0], mean.astype(float), rtol=1e-12)
+        np.testing.assert_allclose(found[1], var.astype(float), rtol=1e-12)
+
 
 class TestGradInput:
     @each_space
