@@ -156,8 +156,9 @@ def uninstall(backend: Any) -> None:
         return
     del Variable.array
     Variable.slot = None
-    vars(backend).clear()
-    vars(backend).update(before)
+    vars(backend).update(before)  # no other thread may find an attribute missing
+    for name in vars(backend).keys() - before.keys():
+        delattr(backend, name)
 
 
 @contextmanager
