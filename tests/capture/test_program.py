@@ -103,6 +103,21 @@ def test_a_running_program_takes_no_more_memory() -> None:
     assert grown < 32 * 32 * 4
 
 
+@pytest.mark.slow
+def test_ten_thousand_steps_leave_the_process_as_large_as_it_was() -> None:
+    resource = pytest.importorskip("resource", reason="asks a Unix for the size of the process")
+    training = Training(True)
+    data = batches(4)
+
+    def steps(count: int) -> int:
+        for i in range(count):
+            training.run(*data[i % 4])
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+    before = steps(500)
+    assert steps(10_000) <= before * 1.005  # an activation a step would be 40 MB more
+
+
 @pytest.mark.parametrize("word", sorted(VOCABULARY))
 def test_a_trace_speaks_the_whole_vocabulary(word: str) -> None:
     from tinygrad_bn.backend import backend_for

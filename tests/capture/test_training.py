@@ -55,7 +55,7 @@ class Training:
         self.optimizer = optim.Adam(params, lr=1e-2) if make is None else make(params)
         cycles = {"betas", "momentum"} & self.optimizer.defaults.keys()
         self.scheduler = (
-            lr_scheduler.OneCycleLR(self.optimizer, max_lr=1e-2, total_steps=2000)
+            lr_scheduler.OneCycleLR(self.optimizer, max_lr=1e-2, total_steps=20_000)
             if cycles and make is None
             else lr_scheduler.CosineAnnealingLR(self.optimizer, 2000)
         )
@@ -296,6 +296,7 @@ def test_loops_in_threads_do_not_meet() -> None:
 def test_a_model_and_a_function_may_be_compiled() -> None:
     model = network().eval()
     compiled = tg.compile(model)
+    assert next(iter(compiled.parameters())) is model[0].weight
     with tg.no_grad():
         for n in (1, 8, 8, 1):
             ((x, _),) = batches(1, n, seed=n)

@@ -80,6 +80,12 @@ class Compiled(StandIn):
             self.program = capture.program
             return result
 
+    def __getattr__(self, name: str) -> Any:
+        """A compiled model has the methods of the model."""
+        if name == "function":  # before there is one
+            raise AttributeError(name)
+        return getattr(self.function, name)
+
     def __repr__(self) -> str:
         return f"compiled({self.function!r})"
 

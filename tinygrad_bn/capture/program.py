@@ -136,12 +136,6 @@ class Program:
             function(*args)
         return [self.backend.copy(self._resolved(value)) for value in self.outputs]
 
-    def release(self) -> None:
-        """Let go of the inputs of the last run."""
-        for value in self.inputs:
-            self._arrays.pop(value, None)
-        self._bound = ()
-
     def __str__(self) -> str:
         count, arena = len(self.instructions), self.arena_size
         states = {v.root for i in self.instructions for v in i.operands}
