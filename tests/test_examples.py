@@ -80,6 +80,15 @@ def test_gpu_example_runs_on_the_cpu_and_refuses_without_a_gpu(tmp_path):
     assert "no CUDA GPU here" in refused.stderr
 
 
+def test_convolutions_learn_with_batch_norm_which_folds_into_them():
+    out = run("08").stdout
+    with_norm, without, folded = (float(a) for a in re.findall(r"([\d.]+)%", out))
+    assert with_norm > 90
+    assert with_norm > without
+    assert folded == with_norm
+    assert float(re.findall(r"changed by (\S+)\n", out)[0]) < 1e-4  # of logits around 10
+
+
 @pytest.mark.slow
 def test_norms_over_the_batch_want_large_ones_and_those_over_features_do_not_care():
     rows = dict(re.findall(r"^(\w+)\s{2,}([\d.% ]+)$", run("07").stdout, re.MULTILINE))

@@ -99,7 +99,9 @@ def average_pool(
     if divisor_override is None:
         tables = [means_of_windows(*each, ceil_mode, count_include_pad) for each in places]
     else:
-        (divisor,) = numbers("divisor_override", divisor_override, 1, 1)
+        (divisor,) = numbers("divisor_override", divisor_override, 1, -(2**63))
+        if not divisor:
+            raise ArgumentError("expected a divisor_override other than 0")
         tables = [sums_of_windows(*each, ceil_mode, 1) for each in places[:-1]]
         tables.append(sums_of_windows(*places[-1], ceil_mode, divisor))
     return averaged(input, tables, axis)

@@ -77,7 +77,8 @@ def resampled(size: int, count: int, factor: float | None, mode: str, corners: b
     corners : whether the first and last pixels fall onto each other, not their outer edges.
     """
 
-    if mode == "nearest" and count in (size, 2 * size):
+    as_they_are = count == size and mode not in ("nearest-exact", "bicubic")
+    if as_they_are or (count == 2 * size and mode == "nearest"):
         factor = None  # PyTorch too takes each pixel once, or twice, whatever was rounded
 
     def source(place: int) -> float:

@@ -50,10 +50,9 @@ def folded(backend: Backend, columns: Array, windows: Windows, shape: tuple[int,
     return xp.contiguous(xp.transpose(image, (1, 0, *range(2, 2 + len(size)))))
 
 
-def by_sample(xp: Any, columns: Array, n: int) -> Array:
+def by_sample(xp: Any, columns: Array, n: int, places: int) -> Array:
     """Columns (C·K, N·P) as (N, C·K, P)."""
-    rows, places = columns.shape
-    each = xp.reshape(columns, (rows, n, places // n if n else 0))
+    each = xp.reshape(columns, (columns.shape[0], n, places))
     return xp.contiguous(xp.transpose(each, (1, 0, 2)))
 
 
@@ -89,7 +88,8 @@ def windows_of(backend: Backend, x: Array, windows: Windows) -> Array:
     """What `Unfold` computes; of Tensors, as in a replay, an operation with a history."""
     if isinstance(x, Variable):
         return Unfold.apply(x, windows=windows)
-    return by_sample(backend.xp, unfolded(backend, x, windows), x.shape[0])
+    places = math.prod(windows.count(x.shape[2:]))
+    return by_sample(backend.xp, unfolded(backend, x, windows), x.shape[0], places)
 
 
 def image_of(backend: Backend, columns: Array, windows: Windows, shape: tuple[int, ...]) -> Array:

@@ -67,6 +67,7 @@ SAMPLES = [
     transposed(normal(1, 2, 2, 2, 1), normal(2, 2, 2, 1, 2), normal(2), stride=(2, 1, 1)),
     windows("unfold", normal(2, 3, 5, 4), (2, 3), padding=1, stride=2),
     windows("unfold", normal(2, 6, 4), 2, dilation=2),
+    windows("unfold", normal(0, 2, 3, 3), 2),
     windows("fold", normal(2, 12, 12), (4, 5), (2, 2)),
     windows("fold", normal(2, 18, 6), (5, 4), (2, 3), padding=1, stride=2),
     windows("fold", normal(8, 4), (4, 5), 2, dilation=(2, 1), stride=(1, 2)),

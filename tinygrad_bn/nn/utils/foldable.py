@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinygrad_bn.nn.convolution import Conv1d, Conv2d, Conv3d
 from tinygrad_bn.nn.dropout import AlphaDropout, Dropout
 from tinygrad_bn.nn.linear import Identity, Linear
 from tinygrad_bn.nn.module import Module
@@ -24,12 +25,13 @@ class Foldable:
 
     Attributes
     ----------
-    axis : that of the channels, in input and output.
+    place : of a module: the axis of the channels, in input and output, and the ranks of which that
+        is true.
     outputs : for scale · y + shift, with the channels of y along axis 0 of the weight.
     inputs : for y of scale · x + shift, with those of x along axis 1.
     """
 
-    axis: int
+    place: Callable[[Any], tuple[int, Sequence[int]]]
     outputs: Scaled
     inputs: Scaled
 
@@ -48,12 +50,41 @@ def inputs_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Ten
     return weight * scale, moved if layer.bias is None else layer.bias.double() + moved
 
 
-FOLDABLE: dict[type[Module], Foldable] = {Linear: Foldable(-1, outputs_scaled, inputs_scaled)}
+def points_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor] | None:
+    """W * (scale x + shift) + b; not where zeros stand around x, to which no shift was added."""
+    padding = layer.padding
+    if padding == "same":
+        padding = [d * (k - 1) for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
+    around = padding != "valid" and any(padding)
+    if around and layer.padding_mode == "zeros" and bool((shift != 0).any()):
+        return None
+    weight = layer.weight.double()
+    rows, groups = weight.shape[0] // layer.groups, layer.groups
+    # the channels that each output sees: those of its group
+    each = weight.reshape(groups, rows, weight.shape[1], -1)
+    moved = (each.sum(dim=3) @ shift.reshape(groups, -1, 1)).reshape(-1)
+    weight = (each * scale.reshape(groups, 1, -1, 1)).reshape(layer.weight.shape)
+    return weight, moved if layer.bias is None else layer.bias.double() + moved
+
+
+RANKS = range(2, 9)
+"""The ranks of input that are considered where a batch norm takes any."""
+
+
+def of_images(layer: Any) -> tuple[int, Sequence[int]]:
+    return layer.axis, (layer.axes + 2,)
+
+
+CONVOLUTION = Foldable(of_images, outputs_scaled, points_scaled)
+FOLDABLE: dict[type[Module], Foldable] = {
+    Linear: Foldable(lambda layer: (-1, RANKS), outputs_scaled, inputs_scaled),
+    Conv1d: CONVOLUTION,
+    Conv2d: CONVOLUTION,
+    Conv3d: CONVOLUTION,
+}
 """What norms are folded into."""
 TRANSPARENT = (Identity, Dropout, AlphaDropout)
 """What gives back its input in evaluation."""
-RANKS = range(2, 9)
-"""The ranks of input that are considered where a batch norm takes any."""
 
 
 def as_foldable(module: Module) -> tuple[type[Module], Foldable] | None:
@@ -74,12 +105,14 @@ def is_hooked(module: Module) -> bool:
     return hooks is not None and bool(hooks.before or hooks.after or hooks.backward)
 
 
-def common_ranks(norm: BatchNorm, axis: int) -> list[int]:
+def common_ranks(norm: BatchNorm, axis: int, among: Sequence[int]) -> list[int]:
     """The ranks of input in which the norm's channels lie along this axis."""
     return [
         rank
         for rank in norm.ranks or RANKS
-        if all(-rank <= a < rank for a in (axis, norm.axis)) and (norm.axis - axis) % rank == 0
+        if rank in among
+        and all(-rank <= a < rank for a in (axis, norm.axis))
+        and (norm.axis - axis) % rank == 0
     ]
 
 

@@ -86,16 +86,18 @@ def fold_batch_norm(model: M, pairs: Iterable[tuple[str, str]] = ()) -> M:
 
         γ (W x + b - mean) rstd + β  =  (γ rstd W) x + γ rstd (b - mean) + β
 
-    A batch norm with running statistics goes into the Linear before it or, where there is none,
-    into the one after it. Between the two may lie Identity, dropout and the bounds of nested
-    Sequentials, never an activation. A `FoldedBatchNorm`, which gives back its input, takes its
-    place, so that paths stay. `folds_of` says what is folded, and why the rest is not.
+    A batch norm with running statistics goes into the Linear or convolution before it or, where
+    there is none, into the one after it; but not into one that puts zeros around its input, to
+    which nothing would be added, unless nothing is. Between the two may lie Identity, dropout and
+    the bounds of nested Sequentials, never an activation. A `FoldedBatchNorm`, which gives back its
+    input, takes its place, so that paths stay. `folds_of` says what is folded, and why the rest is
+    not.
 
     Parameters
     ----------
     model : is not changed. The copy is `copy.deepcopy`'s, hooks included, in evaluation mode;
         what was folded into has no ``grad``.
-    pairs : for modules with a forward of their own: the paths of a batch norm and a Linear, in the
+    pairs : for modules with a forward of their own: the paths of a batch norm and a map, in the
         order in which they are called. That the second takes what the first returns, and nothing
         else does, is the caller's word; all else is checked. Sequentials are folded as well.
 
@@ -113,7 +115,7 @@ def fold_batch_norm(model: M, pairs: Iterable[tuple[str, str]] = ()) -> M:
     A Sequential is taken to be called as a whole: what reaches into one and does more between its
     parts must not have it folded. What occurs twice, shares parameters, has hooks, or has a forward
     or parts that its class has not, is left alone; so are batch norms without running statistics,
-    or along an axis that Linear does not act on. Keep the original to train on.
+    or along an axis that the map does not act on. Keep the original to train on.
 
     References
     ----------
@@ -168,7 +170,7 @@ class Folding(Generic[M]):
         if norms.count(True) != 1:
             kinds = " and ".join(type(module).__name__ for module in modules)
             raise ArgumentError(
-                f"expected a batch norm and a Linear as the pair {pair}, got {kinds}"
+                f"expected a batch norm and a Linear or convolution as the pair {pair}, got {kinds}"
             )
         norm, layer = norms.index(True), norms.index(False)
         if not self.fold(pair[norm], pair[layer], after=norm == 1):
@@ -211,7 +213,7 @@ class Folding(Generic[M]):
         if not isinstance(norm, BatchNorm) or known is None:
             return False
         kind, how = known
-        ranks = common_ranks(norm, how.axis)
+        ranks = common_ranks(norm, *how.place(layer))
         reason = (
             self.peculiar(path, norm, BatchNorm)
             or self.peculiar(into, layer, kind)
@@ -220,7 +222,9 @@ class Folding(Generic[M]):
         )
         if not reason:
             scaled = (how.outputs if after else how.inputs)(layer, *scale_and_shift(norm))
-            if scaled is None or not take_in(layer, scaled):
+            if scaled is None:
+                reason = f"{into} puts zeros around it, which it does not shift"
+            elif not take_in(layer, scaled):
                 reason = f"{into} cannot take it in with finite weights"
         if reason:
             self.reasons.setdefault(path, reason)
@@ -254,7 +258,8 @@ class Folding(Generic[M]):
             return "it evaluates in a way of its own"
         if norm.running_mean.backend is not layer.weight.backend:
             return f"{into} is on {layer.weight.device}, its running statistics are not"
-        channels = layer.weight.shape[0 if after else 1]
+        inputs = layer.weight.shape[1] * getattr(layer, "groups", 1)
+        channels = layer.weight.shape[0] if after else inputs
         if channels != norm.num_features:
             return f"{into} has {channels} channels, not {norm.num_features}"
         return ""
