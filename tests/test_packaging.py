@@ -58,7 +58,7 @@ def test_works_without_numba_and_says_so_nowhere():
     assert python(code, "-W", "error") == "(3,)\n"
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["page", "gradients", "norms"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["page", "gradients", "compiled", "norms"])
 def test_the_programs_of_the_readme_run(program):
     out = python(program)
     if "epoch" in program:
