@@ -64,6 +64,9 @@ def test_the_programs_of_the_readme_run(program):
     if "epoch" in program:
         accuracy = float(out.split()[-1])
         assert accuracy > 0.95
+    elif "compile" in program:
+        assert out.startswith("program of ")
+        assert "adam" in out.lower()
     elif "fold" in program:
         assert "BatchNorm1d" in out
         assert float(out.split()[-1]) < 1e-6

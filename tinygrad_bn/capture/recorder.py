@@ -248,7 +248,7 @@ class Recorder:
         with suspended():
             self.undo.append(Memento((), [getattr(function, "__self__", None), *args]).restore)
             result = self.executed(
-                getattr(function, "__qualname__", repr(function)),
+                name_of(function),
                 Action.CALL,
                 function,
                 *self.without_tensors(args, kwargs),
@@ -320,6 +320,13 @@ class Recorder:
     backend_copy: Callable[..., Any]
     backend_store: Callable[..., Any]
     """What the backend does without a recorder; `interception` sets them."""
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """A function's name, and of a method the class of what it is called on."""
+    kind = type(getattr(function, "__self__", None)).__name__
+    name: str = getattr(function, "__qualname__", repr(function))
+    return name if kind == "NoneType" else f"{kind}.{name.rpartition('.')[2]}"
 
 
 @contextmanager
