@@ -39,6 +39,9 @@ from tinygrad_bn.nn.convolution import Conv2d as Conv2d
 from tinygrad_bn.nn.convolution import Conv3d as Conv3d
 from tinygrad_bn.nn.dropout import AlphaDropout as AlphaDropout
 from tinygrad_bn.nn.dropout import Dropout as Dropout
+from tinygrad_bn.nn.dropout import Dropout1d as Dropout1d
+from tinygrad_bn.nn.dropout import Dropout2d as Dropout2d
+from tinygrad_bn.nn.dropout import Dropout3d as Dropout3d
 from tinygrad_bn.nn.embedding import Embedding as Embedding
 from tinygrad_bn.nn.linear import Bilinear as Bilinear
 from tinygrad_bn.nn.linear import Flatten as Flatten

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinygrad_bn.nn.dropout import alpha_dropout, dropout
+from tinygrad_bn.nn.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d
 from tinygrad_bn.nn.embedding import embedding
 from tinygrad_bn.nn.linear import bilinear
 from tinygrad_bn.ops.activation import (
@@ -106,6 +106,9 @@ __all__ = [
     "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
     "fold",

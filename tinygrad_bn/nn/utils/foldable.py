@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinygrad_bn.nn.convolution import Conv1d, Conv2d, Conv3d
-from tinygrad_bn.nn.dropout import AlphaDropout, Dropout
+from tinygrad_bn.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d
 from tinygrad_bn.nn.linear import Identity, Linear
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.normalization import BatchNorm
@@ -83,7 +83,7 @@ FOLDABLE: dict[type[Module], Foldable] = {
     Conv3d: CONVOLUTION,
 }
 """What norms are folded into."""
-TRANSPARENT = (Identity, Dropout, AlphaDropout)
+TRANSPARENT = (Identity, Dropout, AlphaDropout, Dropout1d, Dropout2d, Dropout3d)
 """What gives back its input in evaluation."""
 
 
