@@ -13,7 +13,7 @@ from numba.extending import overload
 from . import compilation
 from .vector_math import EXP
 
-OPTIONS: Any = compilation.OPTIONS
+OPTIONS: Any = {**compilation.OPTIONS, "forceinline": True}  # a call is in the way of vectors
 
 
 def sigmoid(x: Any) -> Any:
@@ -40,15 +40,14 @@ def tanh_in(real: Any, exp: Callable[[Any], Any], degree: int) -> Callable[[Any]
     """tanh in the dtype ``real``, from its exp; ``degree`` is that of the series.
 
     With e = exp(2x) - 1 it is e / (e + 2). Where |x| is below a quarter, the difference from 1
-    would lose digits, and e is a series. Where tanh(x) rounds to ±1, a smaller x does as well.
+    would lose digits, and e is a series. Where the quotient rounds to 1, e may be infinite.
     """
     exp_here, one, two, near = compilation.inlined(exp), real(1), real(2), real(0.25)
-    most = real(0.35 * (np.finfo(real).nmant + 4))
+    most = real(0.7 * (np.finfo(real).nmant + 4))
     first, *others = [real(1 / math.factorial(n)) for n in range(degree, 1, -1)]
     rest = tuple(others)
 
     def compute(x: Any) -> Any:
-        x = -most if x < -most else (most if x > most else x)  # NaN stays
         u = two * x
         square = u * u
         far = exp_here(u) - one
@@ -57,7 +56,8 @@ def tanh_in(real: Any, exp: Callable[[Any], Any], degree: int) -> Callable[[Any]
             q = q * u + term
         series = q * square + u
         e = series if square < near else far
-        return e / (e + two)
+        y = e / (e + two)
+        return one if u > most else y  # where e is infinite, y is NaN; and if x is, it stays
 
     return compute
 

@@ -105,6 +105,8 @@ class Recurrence(Function):
         """The output and the last states, from the input's products and the first states."""
         xp, projection = self.xp, None
         weight_hh = transposed(xp, self.weight_hh)
+        if len(self.sizes) > 1:  # the copy is paid for by the products that it makes faster
+            weight_hh = xp.contiguous(weight_hh)
         if self.weight_hr is not None:
             projection = transposed(xp, self.weight_hr)
         before: list[Array] = []

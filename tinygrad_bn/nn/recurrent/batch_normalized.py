@@ -190,6 +190,8 @@ class BatchNormLSTM(BatchNormalized, NormalizedLSTM):
     ``strict=False``. The norms are ``norm_ih_l0``, ``norm_hh_l0`` and ``norm_c_l0``; β of the first
     two is left at 0, as in the paper, since b is there already. Running statistics advance once a
     forward, and the shared ones towards the moments of all the steps that share them.
+    `nn.utils.freeze_batch_norm` holds them; γ and β_c are parameters of the norms of all steps
+    together, which it leaves alone.
 
     In the second direction each sequence is read from its own end, and steps count from there, as
     in the paper's BN-e**. Statistics differ most in the first steps: max_length need not be that of
