@@ -193,9 +193,9 @@ class BatchNormLSTM(BatchNormalized, NormalizedLSTM):
     `nn.utils.freeze_batch_norm` holds them; γ and β_c are parameters of the norms of all steps
     together, which it leaves alone.
 
-    In the second direction each sequence is read from its own end, and steps count from there, as
-    in the paper's BN-e**. Statistics differ most in the first steps: max_length need not be that of
-    the sequences. Prefer `LayerNormLSTM` for small batches, and where sequences come one by one.
+    In the second direction each sequence is read from its own end, and steps count from there:
+    statistics differ most in the first steps of a recurrence, so that max_length need not be that
+    of the sequences. Prefer `LayerNormLSTM` for small batches, and where sequences come one by one.
 
     References
     ----------

@@ -87,8 +87,8 @@ class LayerNormLSTM(LayerNormalized, NormalizedLSTM):
     Notes
     -----
     LN is over all four gates together. Weights and biases have the names of `LSTM`'s; α is the
-    weight of ``norm_ih_l0``, ``norm_hh_l0`` and ``norm_c_l0``. The paper's β of the first two are
-    b_ih and b_hh here: with b, it has three numbers for each gate that only their sum counts of.
+    weight of ``norm_ih_l0``, ``norm_hh_l0`` and ``norm_c_l0``. The paper adds a β of each of the
+    first two and b, of which only the sum counts; here they are b_ih and b_hh.
     It needs no batch, and does the same in training and evaluation; where batches are large,
     `BatchNormLSTM` may learn faster.
 
