@@ -106,7 +106,7 @@ class TestInterpolation:
     @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "area"])
     def test_a_constant_stays(self, mode, device):
         y = F.interpolate(tg.full((1, 1, 3, 4), 2.0, device=device).double(), (7, 5), mode=mode)
-        np.testing.assert_allclose(y.cpu().numpy(), 2, rtol=1e-14)  # up to rounding, weights add up to 1
+        np.testing.assert_allclose(y.cpu().numpy(), 2, rtol=1e-14)  # the sum of rounded weights
 
     @pytest.mark.parametrize(
         ("shape", "options", "error", "match"),

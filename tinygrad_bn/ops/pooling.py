@@ -92,7 +92,7 @@ def average_pool(
     """The mean of windows over so many axes; see `avg_pool2d`."""
     size = image_size(input, axes, axis)
     kernel = numbers("kernel_size", kernel_size, axes, 1)
-    steps = kernel if stride is None else numbers("stride", stride, axes, 1)
+    steps = kernel if stride in (None, ()) else numbers("stride", stride, axes, 1)
     more = numbers("padding", padding, axes, 0)
     require_padding(more, kernel)
     places = [*zip(size, kernel, steps, more, strict=True)]
@@ -121,7 +121,7 @@ def max_pool(
     """The greatest of windows over so many axes; see `max_pool2d`."""
     size = image_size(input, axes, axis)
     kernel = numbers("kernel_size", kernel_size, axes, 1)
-    steps = kernel if stride is None else numbers("stride", stride, axes, 1)
+    steps = kernel if stride in (None, ()) else numbers("stride", stride, axes, 1)
     more = numbers("padding", padding, axes, 0)
     apart = numbers("dilation", dilation, axes, 1)
     require_padding(more, tuple(d * (k - 1) + 1 for k, d in zip(kernel, apart, strict=True)))
