@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.ops.samples import Sample, normal
-from tinygrad_bn.ops.packing import Packing
+from tinygrad_bn.nn.utils.packing import Packing
 from tinygrad_bn.ops.recurrent import GRUSequence, LSTMSequence, RNNSequence
 
 SIZES = (2, 2, 1)

@@ -17,9 +17,9 @@ from tinygrad_bn.nn.recurrent.arguments import (
     require_sizes,
     require_state,
 )
+from tinygrad_bn.nn.utils.packing import Packing
 from tinygrad_bn.nn.utils.rnn import PackedSequence
 from tinygrad_bn.ops.join import cat, stack
-from tinygrad_bn.ops.packing import Packing
 from tinygrad_bn.tensors import Parameter, Tensor
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Self
 
 from tinygrad_bn import creation
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.nn.utils.packing import Packing
 from tinygrad_bn.ops.join import cat, stack
-from tinygrad_bn.ops.packing import Packing
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.ops.rearrange import pad
 from tinygrad_bn.tensors import Tensor
