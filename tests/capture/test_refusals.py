@@ -103,6 +103,17 @@ def test_what_has_a_graph_or_is_no_tensor_is_refused() -> None:
         tg.compile(lambda x: model(x).square().sum().backward(create_graph=True))(X)
 
 
+def test_a_gradient_of_an_argument_is_asked_for_before_the_call() -> None:
+    with pytest.raises(CaptureError, match="asks for no gradient of an argument"):
+        tg.compile(lambda x: x.requires_grad_().square().sum().backward())(tg.ones(2))
+    compiled = tg.compile(lambda x: x.square().sum().backward())
+    x = tg.ones(2, requires_grad=True)
+    for times in (1, 2, 3):
+        compiled(x)
+        assert x.grad is not None
+        assert x.grad.tolist() == [2.0 * times] * 2
+
+
 def test_a_gpu_is_refused(cuda: str) -> None:
     with pytest.raises(BackendError, match="on the cpu, got"):
         tg.compile(lambda x: x * 2)(tg.ones(3, device=cuda))

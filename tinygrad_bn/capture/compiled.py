@@ -74,8 +74,8 @@ class Compiled(StandIn):
                 )
             brought = {id(x) for x in tensors}
             rest = replaced((args, kwargs), Variable, lambda x: None if id(x) in brought else x)
-            capture = Capture(self.function, rest, tensors)
-            result = capture.trace(self.function, args, kwargs)
+            capture = Capture(self.function, rest)
+            result = capture.trace(self.function, tensors, args, kwargs)
             known.insert(0, capture)
             self.program = capture.program
             return result

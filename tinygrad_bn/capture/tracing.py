@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -77,45 +77,38 @@ class Capture:
     result : what the step returns, with `Output` and `Given` in the places of tensors.
     """
 
-    def __init__(self, step: Callable[..., Any], args: Any, tensors: Sequence[Variable]) -> None:
-        self.tensors = list(tensors)
+    def __init__(self, step: Callable[..., Any], args: Any) -> None:
         self.verified = 0
         self.calls: list[Any] = []
         self.lock = Lock()
         self.surroundings = Surroundings(step, args)
         for optimizer in self.surroundings.optimizers:
             optimizer.settle()
-        self.grads_before = {
-            x: x._grad for x in self.surroundings.tensors.values() if x.requires_grad
-        }
-        found = self.surroundings.tensors.values()
-        self.leaves = [Leaf.of(x) for x in found]
+        self.leaves = [Leaf.of(x) for x in self.surroundings.tensors.values()]
+        self.held: list[Variable] = []
         self.exits: list[tuple[Variable, int | Array | None]] = []
         self.stamps: list[Stamp] = []
 
-    def trace(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def trace(
+        self, step: Callable[..., Any], tensors: Sequence[Variable], args: Any, kwargs: Any
+    ) -> Any:
         """Run the step once, for real, and record it; what it returns."""
         recorder = Recorder(backend_for("cpu"))
-        self.brought = [recorder.bring(x.array) for x in self.tensors]
-        self.held = [
-            x
-            for x, grad in self.grads_before.items()
-            if grad is not None and grad.array is not x.slot
-        ]
-        self.brought += [
-            recorder.bring_gradient(x._grad.array) for x in self.held if x._grad is not None
-        ]
-        given = [x.wrap_like(x.array) for x in self.tensors]
-        for x, original in zip(given, self.tensors, strict=True):
-            x.share(original)
-        wrappers = {id(x): w for x, w in zip(self.tensors, given, strict=True)}
+        grads = {leaf.tensor: leaf.tensor._grad for leaf in self.leaves if leaf.requires_grad}
+        brought = [recorder.bring(x.array) for x in tensors]
+        for x, grad in grads.items():
+            if grad is not None and grad.array is not x.slot:
+                self.held.append(x)
+                brought.append(recorder.bring_gradient(grad.array))
+        given = [x.wrap_like(x.array).share(x) for x in tensors]
+        wrappers = {id(x): w for x, w in zip(tensors, given, strict=True)}
         inside = replaced((args, kwargs), Variable, lambda x: wrappers.get(id(x), x))
         try:
             with traced_by(recorder):
-                for w, x in zip(given, self.brought, strict=False):
-                    w.array = x
+                for wrapper, array in zip(given, brought, strict=False):
+                    wrapper.array = array
                 result = step(*inside[0], **inside[1])
-                self.finish(recorder, result, given)
+                self.finish(recorder, result, given, grads, [x.value for x in brought])
             if (path := self.surroundings.changed()) is not None:
                 raise CaptureError(
                     f"expected a step that changes tensors only, got one that changes {path}, "
@@ -124,63 +117,70 @@ class Capture:
         except BaseException:
             for take_back in reversed(recorder.undo):
                 take_back()
-            for x, grad in self.grads_before.items():
+            for x, grad in grads.items():
                 x._grad = grad
             raise
-        originals = {id(w): x for x, w in zip(self.tensors, given, strict=True)}
+        originals = {id(w): x for x, w in zip(tensors, given, strict=True)}
         return replaced(result, Variable, lambda x: originals.get(id(x), detached(x)))
 
-    def finish(self, recorder: Recorder, result: Any, given: Sequence[Variable]) -> None:
+    def finish(
+        self,
+        recorder: Recorder,
+        result: Any,
+        given: Sequence[Variable],
+        grads: Mapping[Variable, Any],
+        inputs: Sequence[Value],
+    ) -> None:
         """Make the program, once the step has returned."""
         outputs: list[Value] = []
+        returned = [*given]
         places = {id(w): i for i, w in enumerate(given)}
-        returned: list[Variable] = []
 
         def output(x: Variable) -> Any:
             if id(x) in places:
                 return Given(places[id(x)])
-            returned.append(x)
             held = vars(x)["array"]
             if not isinstance(held, Traced):
                 if id(x) in self.surroundings.tensors:
                     return x
                 held = recorder.lift(held)
-            if x.requires_grad and x.creator is not None and x.creator.inputs is not None:
-                raise CaptureError(
-                    "expected a step that runs backward itself, or inside of no_grad(), got one "
-                    "that returns a tensor with a graph; return tensor.detach()"
-                )
+            refuse_graph(x)
+            returned.append(x)
             outputs.append(held.value)
             return Output(len(outputs) - 1)
 
+        refuse_gradients(given)
         self.result = replaced(result, Variable, output)
         refuse_arrays(self.result)
-        self.gradients(recorder, outputs)
-        self.refuse_escapes(recorder, [*returned, *given])
-        written = {
-            id(owner(i.args[0].root.array))
-            for i in recorder.instructions
-            if i.action is Action.WRITE and i.args[0].root.kind is Kind.STATE
-        }
-        for x, array in recorder.read.values():
-            if id(x) not in self.surroundings.tensors and not recorder.is_made(array):
-                self.refuse_unreachable(x, given)
-            if id(owner(array)) in written and x._stamp is not None:
-                self.stamps.append(x._stamp)
-        self.calls = [
-            getattr(i.function, "__self__", None) or [*i.args]
-            for i in recorder.instructions
-            if i.action is Action.CALL
-        ]
-        self.written = [x for x, array in recorder.read.values() if id(owner(array)) in written]
-        inputs = [x.value for x in self.brought]
+        self.gradients(recorder, grads, outputs)
+        self.refuse_escapes(recorder, returned, grads)
+        self.effects(recorder, grads)
         self.program = Program(
             recorder.backend, recorder.instructions, inputs, outputs, recorder.initial
         )
 
-    def gradients(self, recorder: Recorder, outputs: list[Value]) -> None:
+    def effects(self, recorder: Recorder, grads: Mapping[Variable, Any]) -> None:
+        """What the step does beside returning: calls into Python, and tensors that it writes to."""
+        written = set()
+        for instruction in recorder.instructions:
+            if instruction.action is Action.CALL:
+                keeper = getattr(instruction.function, "__self__", None)
+                self.calls.append([*instruction.args] if keeper is None else keeper)
+            elif instruction.action is Action.WRITE:
+                root = instruction.args[0].root
+                if root.kind is Kind.STATE:
+                    written.add(id(owner(root.array)))
+        for x, array in recorder.read.values():
+            if id(x) not in self.surroundings.tensors and not recorder.is_made(array):
+                self.refuse_unreachable(x, grads)
+            if id(owner(array)) in written and x._stamp is not None:
+                self.stamps.append(x._stamp)
+
+    def gradients(
+        self, recorder: Recorder, grads: Mapping[Variable, Any], outputs: list[Value]
+    ) -> None:
         """What the gradients of leaves are when the step is done, where it changed them."""
-        for x, before in self.grads_before.items():
+        for x, before in grads.items():
             after = x._grad
             if after is None:
                 if before is not None:
@@ -200,9 +200,11 @@ class Capture:
                 self.exits.append((x, len(outputs)))
                 outputs.append(held.value)
 
-    def refuse_escapes(self, recorder: Recorder, known: Sequence[Variable]) -> None:
+    def refuse_escapes(
+        self, recorder: Recorder, known: Sequence[Variable], grads: Mapping[Variable, Any]
+    ) -> None:
         """Refuse tensors that the step made and that live on, but are not returned."""
-        kept = {id(x) for x in known} | {id(x._grad) for x in self.grads_before}
+        kept = {id(x) for x in known} | {id(x._grad) for x in grads}
         if any(escapes(x) for x in recorder.wrapped if id(x) not in kept):
             gc.collect()
         for x in recorder.wrapped:
@@ -212,14 +214,12 @@ class Capture:
                     f"{x.array.shape} that is kept elsewhere, where no replay would renew it"
                 )
 
-    def refuse_unreachable(self, x: Variable, given: Sequence[Variable]) -> None:
-        grads = {id(t._grad) for t in self.grads_before} | {
-            id(grad) for grad in self.grads_before.values()
-        }
-        views = any(
-            owner(x_array(x)) is owner(x_array(t)) for t in self.surroundings.tensors.values()
-        )
-        if id(x) not in grads and not views:
+    def refuse_unreachable(self, x: Variable, grads: Mapping[Variable, Any]) -> None:
+        """Refuse a tensor that is none of the surroundings, nor a gradient or a view of them."""
+        known = {id(leaf._grad) for leaf in grads} | {id(grad) for grad in grads.values()}
+        memory = owner(x_array(x))
+        views = any(owner(x_array(t)) is memory for t in self.surroundings.tensors.values())
+        if id(x) not in known and not views:
             raise CaptureError(
                 f"expected tensors from arguments, the closure, globals or their attributes, got "
                 f"one of shape {x.array.shape} from where no replay could look for it again"
@@ -280,6 +280,24 @@ def escapes(x: Variable) -> bool:
     """Whether a tensor holds what the program computes."""
     held = vars(x).get("array")
     return isinstance(held, Traced) and held.value.root.kind in (Kind.RESULT, Kind.INPUT)
+
+
+def refuse_graph(x: Variable) -> None:
+    """Refuse a result that somebody could run backward from."""
+    if x.requires_grad and x.creator is not None and x.creator.inputs is not None:
+        raise CaptureError(
+            "expected a step that runs backward itself, or inside of no_grad(), got one that "
+            "returns a tensor with a graph; return tensor.detach()"
+        )
+
+
+def refuse_gradients(given: Sequence[Variable]) -> None:
+    """Refuse arguments that came without a gradient and leave with one."""
+    if any(x.requires_grad or x._grad is not None for x in given):
+        raise CaptureError(
+            "expected a step that asks for no gradient of an argument, got one that does; ask "
+            "before the call, or use x.detach().requires_grad_()"
+        )
 
 
 def refuse_arrays(result: Any) -> None:
