@@ -91,9 +91,11 @@ def pointwise(xp: Any, x: Array, w: Array, b: Array | None, wiring: Wiring) -> A
     groups, out, channels = w.shape
     n, places = x.shape[0], math.prod(wiring.size)
     if wiring.last:
-        y = xp.matmul(xp.reshape(wide(xp, x), (n * places, groups, 1, channels)), transposed(xp, w))
+        parts = xp.transpose(xp.reshape(wide(xp, x), (n * places, groups, channels)), (1, 0, 2))
+        y = xp.matmul(parts, transposed(xp, w))
         y = y if b is None else y + xp.reshape(b, (groups, 1, out))
-        return narrow(xp, xp.reshape(y, (n, *wiring.size, groups * out)), x)
+        y = xp.reshape(xp.transpose(y, (1, 0, 2)), (n, *wiring.size, groups * out))
+        return xp.contiguous(narrow(xp, y, x))
     y = xp.matmul(w, xp.reshape(wide(xp, x), (n, groups, channels, places)))
     y = y if b is None else y + xp.reshape(b, (groups, out, 1))
     return narrow(xp, xp.reshape(y, (n, groups * out, *wiring.size)), x)
