@@ -1,6 +1,7 @@
 """Sums by a table, and the greatest values of windows, over three axes; those that are missing have
 one position.
 """
+
 from __future__ import annotations
 
 import math
