@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Backend
 from tinygrad_bn.config import grad_mode
 from tinygrad_bn.errors import (
     ArgumentError,
@@ -29,6 +31,11 @@ def require_floats(x: Any, name: str = "input") -> None:
         raise DtypeError(f"expected floats as {name}, got {x.array.dtype}")
 
 
+def fits(x: Variable, backend: Backend, shape: tuple[int, ...]) -> bool:
+    """Whether a vector is as it mostly is: found out in a quarter of the time of the checks."""
+    return x.backend is backend and x.array.shape == shape and x.array.dtype.kind == "f"
+
+
 def require_channels(input: Tensor, channels: int, **tensors: Any) -> None:
     """Refuse vectors that do not have one float for each channel, where the input is.
 
@@ -37,8 +44,9 @@ def require_channels(input: Tensor, channels: int, **tensors: Any) -> None:
     ShapeError, DtypeError, BackendError
         Naming the vector.
     """
+    backend, shape = input.backend, (channels,)
     for name, x in tensors.items():
-        if x is None:
+        if x is None or (isinstance(x, Variable) and fits(x, backend, shape)):
             continue
         require_floats(x, name)
         if x.shape != (channels,):
