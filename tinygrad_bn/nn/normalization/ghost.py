@@ -15,8 +15,8 @@ from tinygrad_bn.ops.moments import merged_moments
 from tinygrad_bn.tensors import Tensor
 
 LARGE = 1 << 14
-"""From how many elements on a CPU normalises virtual batches sooner one after another: there is no
-copy that lays them side by side, and each stays in its cache.
+"""From how many elements virtual batches are normalised one after another: that takes no copy to lay
+them side by side, and each stays in a CPU's cache.
 """
 
 
@@ -76,7 +76,7 @@ class GhostBatchNorm(BatchNorm):
     batch, and averages the variances within those only; here they are the moments of the whole
     batch (Chan et al.), so that ``momentum`` means the same for every size of virtual batch, and
     evaluation is that of batch norm. Virtual batches of one size are normalised at once, as
-    channels of their own; with a mask, and large ones on a CPU, one after another.
+    channels of their own; with a mask, and large ones, one after another.
 
     References
     ----------
@@ -127,8 +127,8 @@ class GhostBatchNorm(BatchNorm):
         return min(counts, default=0)
 
     def stretches(self, input: Tensor, axis: int, mask: Tensor | None) -> list[Stretch]:
-        """The virtual batches of an input, in its order; with a mask each for itself, and on the
-        CPU large ones too.
+        """The virtual batches of an input, in its order; with a mask each for itself, and large
+        ones too.
         """
         size, samples = self.virtual_batch_size, input.shape[batch_axis(axis)]
         positions = input.numel() // max(samples * self.num_features, 1)
@@ -137,7 +137,7 @@ class GhostBatchNorm(BatchNorm):
             if full and rest * positions == 1 < size * positions:
                 full, rest = full - 1, rest + size
             runs = [(full, size), (1, rest)]
-            if not input.is_cuda and size * positions * self.num_features >= LARGE:
+            if size * positions * self.num_features >= LARGE:
                 runs = [(1, size)] * full + [(1, rest)]
             return [Stretch(k, n, n * positions) for k, n in runs if k and n]
         each = mask.reshape(samples, positions).sum(1).tolist()
