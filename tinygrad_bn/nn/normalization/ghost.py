@@ -15,8 +15,8 @@ from tinygrad_bn.ops.moments import merged_moments
 from tinygrad_bn.tensors import Tensor
 
 LARGE = 1 << 14
-"""From how many elements virtual batches are normalised one after another: that takes no copy to lay
-them side by side, and each stays in a CPU's cache.
+"""From how many elements virtual batches are normalised one after another: no copy lays them side
+by side then, and each stays in a CPU's cache.
 """
 
 
