@@ -72,6 +72,11 @@ class Kernel:
 
     run: Callable[..., Any]
     accepts: Callable[..., bool]
+    into: Callable[..., tuple[Callable[..., None], tuple[Any, ...]]] | None = None
+    """``into(outs, *args)``: the compiled function that ``run`` calls, and what it is to be called
+    with to leave its results in the arrays ``outs``. It looks at no values, which may be others
+    when the function is called. None where a kernel is more than one call.
+    """
 
 
 class Backend(Protocol):
