@@ -175,6 +175,7 @@ class CupyBackend:
     """CuPy on one GPU."""
 
     name = "cupy"
+    threaded_code = None
 
     def __init__(self, index: int) -> None:
         self.index = index

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -190,6 +192,13 @@ class NumpyBackend:
             **{name: EXTRAS.get(name) or getattr(np, name) for name in VOCABULARY}
         )
         self.kernels: Mapping[str, Kernel | None] = Kernels()
+
+    @cached_property
+    def threaded_code(self) -> Any:
+        """What makes threaded code of calls; None where Numba is not installed."""
+        if find_spec("numba") is None:
+            return None
+        return import_module(f"{__package__}.threaded_code")
 
     def asarray(self, value: object, dtype: object = None) -> Array:
         """An array from anything NumPy understands, but not from ragged lists or objects."""

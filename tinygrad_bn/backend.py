@@ -92,6 +92,10 @@ class Backend(Protocol):
     guard: AbstractContextManager[Any] | None
     """Entered around every operation where the device must be made the current one."""
 
+    @property
+    def threaded_code(self) -> Any:
+        """What makes threaded code of calls, as `backends/threaded_code` does, or None."""
+
     def asarray(self, value: object, dtype: object = None) -> Array:
         """An array of this backend on its device, from anything NumPy understands; copied only if
         it must be.

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinygrad_bn.backend import Array
-from tinygrad_bn.capture.values import Instruction
+from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.capture.values import Action, Instruction
 
 Call: TypeAlias = tuple[Callable[..., Any], Any]
 """A function and the operands that it is called with."""
@@ -144,9 +144,16 @@ DESTINATIONS: dict[str, Callable[..., Call | None]] = {
 }
 
 
-def prepared(instruction: Instruction, outs: Sequence[Array], args: Any, kwargs: Any) -> Call:
+def prepared(
+    backend: Backend, instruction: Instruction, outs: Sequence[Array], args: Any, kwargs: Any
+) -> Call:
     """The call that fills ``outs``, from operands that are in their places."""
     name, function = instruction.name, instruction.function
+    if instruction.action is Action.WRITE and name == "store":
+        return partial(np.copyto, casting="unsafe"), args
+    kernel = backend.kernels.get(name)
+    if kernel is not None and kernel.into is not None and kernel.run is function:
+        return kernel.into(tuple(outs), *args, **kwargs)
     if len(outs) == 1:
         out = outs[0]
         ufunc = OPERATORS.get(name, function)

@@ -1,0 +1,154 @@
+"""Calls as words in memory, and the loop that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import extending
+
+from tinygrad_bn.backend import Array
+
+from .entries import I32, I64, addresses_of
+
+intrinsic: Any = extending.intrinsic
+
+FINISHED = -1
+"""What running code returns when no call has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCall:
+    """One call of machine code.
+
+    Attributes
+    ----------
+    target : the address of the function.
+    kind : its type; calls of one type share an entry. Or the address of an entry of its own, which
+        reads its operands itself.
+    operands : numbers as they are, arrays for the addresses of their data.
+    held : what must live as long as the call.
+    """
+
+    target: int
+    kind: ir.FunctionType | int
+    operands: tuple[Any, ...]
+    held: Any = field(default=None, repr=False)
+
+
+class Code:
+    """Calls, ready to run on the inputs of the moment.
+
+    Parameters
+    ----------
+    calls : in the order in which they run.
+    inputs : arrays in whose places a run brings others of the same layout.
+    """
+
+    FINISHED = FINISHED
+
+    def __init__(self, calls: Sequence[NativeCall], inputs: Sequence[Array]) -> None:
+        self.calls = list(calls)
+        entries = addresses_of([call.kind for call in calls])
+        words: list[int] = []
+        starts: list[int] = []
+        patches: list[tuple[int, int, int]] = []
+        bounds = [np.lib.array_utils.byte_bounds(x) for x in inputs]
+        for call in calls:
+            starts.append(len(words))
+            words.append(call.target)
+            for operand in call.operands:
+                if isinstance(operand, np.ndarray):
+                    address = address_of(operand)
+                    found = which(address, bounds) if operand.size else None
+                    if found is not None:
+                        patches.append((len(words), found, address - address_of(inputs[found])))
+                    words.append(address)
+                else:
+                    words.append(word(operand))
+        self.words = np.array(words, np.int64)
+        base = address_of(self.words)
+        self.code = np.array(
+            [(entry, base + 8 * start) for entry, start in zip(entries, starts, strict=True)],
+            np.int64,
+        ).reshape(-1, 2)
+        self.patches = np.array(patches, np.int64).reshape(-1, 3)
+        self.places = np.array([id(x) for x in inputs], np.int64)
+
+    def run(self, inputs: Sequence[Array]) -> int:
+        """Make the calls, on these inputs; `FINISHED`, or the number of the call that failed."""
+        if not self.patches.size:
+            return run(self.code)  # type: ignore[no-any-return]
+        for i, x in enumerate(inputs):
+            self.places[i] = id(x)
+        return bound(self.code, self.words, self.patches, self.places)  # type: ignore[no-any-return]
+
+
+def word(x: float | bool) -> int:
+    """A number as the 64 bits that an entry reads."""
+    if isinstance(x, (float, np.floating)):
+        if isinstance(x, np.float32):
+            return int(x.view(np.int32))
+        return int(np.float64(x).view(np.int64))
+    return int(x)
+
+
+def address_of(x: Array) -> int:
+    """Where an array's data begin."""
+    return x.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def which(address: int, bounds: Sequence[tuple[int, int]]) -> int | None:
+    """The number of the array that an address lies in."""
+    for number, (start, end) in enumerate(bounds):
+        if start <= address < end:
+            return number
+    return None
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def call(typing: Any, entry: Any, operands: Any) -> Any:
+    """Call the function at an address with the address of its operands; its status."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(I32, [I64.as_pointer()])
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        return builder.call(function, [builder.inttoptr(args[1], I64.as_pointer())])
+
+    return numba.int32(numba.int64, numba.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at(typing: Any, address: Any) -> Any:
+    """The word at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], I64.as_pointer()))
+
+    return numba.int64(numba.int64), generate
+
+
+HEAD = object.__basicsize__
+"""Bytes of an object before what is its own; an array's own begin with the address of its data, as
+NumPy's C API lays down (``PyArrayObject_fields``)."""
+
+
+@numba.njit("int64(int64[:, ::1])", nogil=True, cache=True)
+def run(code: Any) -> Any:
+    """Make the calls."""
+    for i in range(code.shape[0]):
+        if call(code[i, 0], code[i, 1]) != 0:
+            return i
+    return FINISHED
+
+
+@numba.njit("int64(int64[:, ::1], int64[::1], int64[:, ::1], int64[::1])", nogil=True, cache=True)
+def bound(code: Any, words: Any, patches: Any, places: Any) -> Any:
+    """Make the calls, on inputs that are in other places than before."""
+    for i in range(patches.shape[0]):
+        words[patches[i, 0]] = at(places[patches[i, 1]] + HEAD) + patches[i, 2]
+    return run(code)

@@ -1,0 +1,184 @@
+"""A program in its place: instructions on arrays that do not move, as machine code or as calls in
+Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinygrad_bn.backend import Array
+from tinygrad_bn.capture.destinations import Call, prepared
+from tinygrad_bn.capture.plan import Arena, layout
+from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
+from tinygrad_bn.errors import CaptureError
+
+if TYPE_CHECKING:
+    from tinygrad_bn.capture.program import Program
+
+
+class Memory:
+    """The arrays of a program's values, and the calls on them that its instructions are.
+
+    Where there is machine code for an instruction, it is part of a stretch of threaded code, which
+    runs without Python; the others are called by Python, between stretches.
+
+    Attributes
+    ----------
+    by_python : the instructions that Python calls.
+    """
+
+    def __init__(self, program: Program, arena: Arena, places: Mapping[Value, Array]) -> None:
+        self.backend, self.inputs, self.outputs = program.backend, program.inputs, program.outputs
+        memory = arena.memory()
+        self._arrays: dict[Value, Array] = {}
+        for value, place in places.items():
+            self._arrays[value] = place.reshape(value.shape)
+        for value, offset in arena.offsets.items():
+            self._arrays[value] = np.ndarray(
+                value.shape, value.dtype, memory, offset, layout(value)
+            )
+        for value in self.inputs:
+            self._arrays[value] = like(value)
+        self.by_python: set[Instruction] = set()
+        self._moving: list[tuple[Instruction, int | None]] = []
+        """Views of inputs, and Python's calls on inputs with their place: bound to new ones."""
+        self._bindings: list[tuple[list[Any], int, Value]] = []
+        """Operands of Python's calls that are inputs, or views of them: in which, and where."""
+        self._calls: list[Call] = []
+        self._assemble(program.instructions)
+        self._bound: tuple[Array, ...] = ()
+
+    def _assemble(self, instructions: Sequence[Instruction]) -> None:
+        """Views once; then all calls, neighbours in machine code as one."""
+        threaded = self.backend.threaded_code
+        stretch: list[Any] = []
+        sources: list[Instruction] = []
+        stand_ins = [self._arrays[value] for value in self.inputs]
+
+        def close() -> None:
+            if stretch:
+                code = threaded.Code(stretch, stand_ins)
+                self._calls.append((self._stretch(code, [*sources]), []))
+                stretch.clear()
+                sources.clear()
+
+        for instruction in instructions:
+            moving = any(value.root.kind is Kind.INPUT for value in instruction.operands)
+            if instruction.action is Action.VIEW:
+                self._view(instruction)
+                if moving:
+                    self._moving.append((instruction, None))
+                continue
+            call = self._call(instruction)
+            native = threaded and instruction.action is not Action.CALL
+            native = native and threaded.machine_code(*call)
+            if native:
+                stretch.append(native)
+                sources.append(instruction)
+                continue
+            close()
+            self.by_python.add(instruction)
+            if moving:
+                self._moving.append((instruction, len(self._calls)))
+            self._calls.append((call[0], [*call[1]]))
+        close()
+        leaving = any(value.root.kind is Kind.INPUT for value in self.outputs)
+        if not leaving and all(place is None for _, place in self._moving):
+            self._moving = []  # views that Python does not see
+
+    def _stretch(self, code: Any, sources: Sequence[Instruction]) -> Callable[[], None]:
+        """A stretch of machine code as a function: it raises what the failing call would raise."""
+
+        def run() -> None:
+            status = code.run(self._bound)
+            if status != code.FINISHED:
+                self._failed(sources[status])
+
+        return run
+
+    def _failed(self, instruction: Instruction) -> None:
+        """Let Python make the call that failed, and say what is wrong."""
+        args, kwargs = self._resolved((instruction.args, instruction.kwargs))
+        instruction.function(*args, **kwargs)
+        raise CaptureError(
+            f"expected {instruction.name} to fail as its machine code did; report it"
+        )
+
+    def _resolved(self, tree: Any) -> Any:
+        return replaced(tree, Value, lambda v: self._arrays[v] if v.array is None else v.array)
+
+    def _view(self, instruction: Instruction) -> None:
+        """Find the views of arrays that are in their places."""
+        if all(value.array is not None for value in instruction.results):
+            return
+        args, kwargs = self._resolved((instruction.args, instruction.kwargs))
+        views = instruction.function(*args, **kwargs)
+        views = views if isinstance(views, tuple) else (views,)
+        for value, place in zip(instruction.results, instruction.places, strict=True):
+            self._arrays[value] = views[place]
+
+    def _call(self, instruction: Instruction) -> Call:
+        args, kwargs = self._resolved((instruction.args, instruction.kwargs))
+        outs = [self._arrays.get(value) for value in instruction.results]
+        return prepared(self.backend, instruction, outs, args, kwargs)
+
+    def _bind(self, arrays: tuple[Array, ...]) -> None:
+        """Let all calls work on these inputs."""
+        arrays = tuple(x if x.flags.aligned else aligned(x) for x in arrays)
+        self._arrays.update(zip(self.inputs, arrays, strict=True))
+        for instruction, place in self._moving:
+            if place is None:
+                self._view(instruction)
+            else:
+                function, operands = self._call(instruction)
+                self._calls[place] = function, [*operands]
+                self._settle(instruction, place)
+        for operands, position, value in self._bindings:
+            operands[position] = self._arrays[value]
+        self._bound = arrays
+
+    def _settle(self, instruction: Instruction, place: int) -> None:
+        """From now on exchange the operands of a call, where they stand in plain sight."""
+        moving = [v for v in instruction.operands if v.root.kind is Kind.INPUT]
+        operands = self._calls[place][1]
+        found = [
+            (operands, position, value)
+            for value in {*moving}
+            for position, x in enumerate(operands)
+            if x is self._arrays[value]
+        ]
+        if len(found) == len(moving):
+            self._moving = [pair for pair in self._moving if pair[1] != place]
+            self._bindings += found
+
+    def run(self, arrays: tuple[Array, ...]) -> list[Array]:
+        """Make all calls; copies of the outputs."""
+        if len(arrays) != len(self._bound) or any(
+            a is not b for a, b in zip(arrays, self._bound, strict=True)
+        ):
+            self._bind(arrays)
+        for function, args in self._calls:
+            function(*args)
+        return [self.backend.copy(self._resolved(value)) for value in self.outputs]
+
+
+def like(value: Value) -> Array:
+    """Memory for an input, which nobody reads or writes: it stands in where addresses are noted."""
+    first = last = 0
+    for n, stride in zip(value.shape, value.strides, strict=True):
+        first, last = (
+            first + min(0, (n - 1) * stride),
+            last + max(0, (n - 1) * stride),
+        )
+    raw = np.empty(max(last - first + value.dtype.itemsize, 1), np.uint8)
+    return np.ndarray(value.shape, value.dtype, raw, -first, value.strides)
+
+
+def aligned(x: Array) -> Array:
+    """The same values in the same layout, at an address that suits the dtype."""
+    y = like(Value(0, Kind.INPUT, x.shape, x.dtype, x.strides))
+    np.copyto(y, x)
+    return y
