@@ -35,11 +35,12 @@ def adam(
     decoupled: Any,
 ) -> None:
     to = param.dtype.type
+    step, lr, beta1, beta2, eps = step[()], lr[()], beta1[()], beta2[()], eps[()]
     b1, c1, b2, c2 = to(beta1), to(1 - beta1), to(beta2), to(1 - beta2)
     correction, least = to(np.sqrt(1 - beta2**step)), to(eps)
     rate = to(lr / (1 - beta1**step))
-    decay = None if weight_decay is None else to(weight_decay)
-    keep = None if weight_decay is None else to(1 - lr * weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
+    keep = None if weight_decay is None else to(1 - lr * weight_decay[()])
     for i in range(param.size):
         p, g = with_decay(param[i], grad[i], keep, decay, decoupled)
         mean = average(exp_avg[i], g, b1, c1)
@@ -66,9 +67,10 @@ def adamax(
     weight_decay: Any,
 ) -> None:
     to = param.dtype.type
+    step, lr, beta1, beta2, eps = step[()], lr[()], beta1[()], beta2[()], eps[()]
     b1, c1, b2, least = to(beta1), to(1 - beta1), to(beta2), to(eps)
     rate = to(lr / (1 - beta1**step))
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         p = param[i]
         g = with_l2(grad[i], p, decay)
@@ -97,12 +99,14 @@ def nadam(
     decoupled: Any,
 ) -> None:
     to = param.dtype.type
+    mu, mu_next, mu_product = mu[()], mu_next[()], mu_product[()]
+    step, lr, beta1, beta2, eps = step[()], lr[()], beta1[()], beta2[()], eps[()]
     b1, c1, b2, c2 = to(beta1), to(1 - beta1), to(beta2), to(1 - beta2)
     correction, least = to(1 - beta2**step), to(eps)
     now = to(lr * (1 - mu) / (1 - mu_product))
     ahead = to(lr * mu_next / (1 - mu_product * mu_next))
-    decay = None if weight_decay is None else to(weight_decay)
-    keep = None if weight_decay is None else to(1 - lr * weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
+    keep = None if weight_decay is None else to(1 - lr * weight_decay[()])
     for i in range(param.size):
         p, g = with_decay(param[i], grad[i], keep, decay, decoupled)
         mean = average(exp_avg[i], g, b1, c1)
@@ -127,6 +131,7 @@ def radam(
     decoupled: Any,
 ) -> None:
     to = param.dtype.type
+    step, lr, beta1, beta2, eps = step[()], lr[()], beta1[()], beta2[()], eps[()]
     b1, c1, b2, c2 = to(beta1), to(1 - beta1), to(beta2), to(1 - beta2)
     correction, least = 1 - beta2**step, to(eps)
     rate = to(lr / (1 - beta1**step))
@@ -142,8 +147,8 @@ def radam(
         )
     )
     rectified = length > 5
-    decay = None if weight_decay is None else to(weight_decay)
-    keep = None if weight_decay is None else to(1 - lr * weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
+    keep = None if weight_decay is None else to(1 - lr * weight_decay[()])
     for i in range(param.size):
         p, g = with_decay(param[i], grad[i], keep, decay, decoupled)
         mean = average(exp_avg[i], g, b1, c1)
@@ -168,8 +173,9 @@ def adagrad(
     weight_decay: Any,
 ) -> None:
     to = param.dtype.type
+    step, lr, lr_decay, eps = step[()], lr[()], lr_decay[()], eps[()]
     rate, least = to(lr / (1 + (step - 1) * lr_decay)), to(eps)
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         p = param[i]
         g = with_l2(grad[i], p, decay)
@@ -190,8 +196,9 @@ def adadelta(
     weight_decay: Any,
 ) -> None:
     to = param.dtype.type
+    lr, rho, eps = lr[()], rho[()], eps[()]
     rate, kept, fresh, least = to(lr), to(rho), to(1 - rho), to(eps)
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         p = param[i]
         g = with_l2(grad[i], p, decay)
@@ -216,8 +223,9 @@ def rmsprop(
     weight_decay: Any,
 ) -> None:
     to = param.dtype.type
+    lr, alpha, eps, momentum = lr[()], alpha[()], eps[()], momentum[()]
     rate, kept, fresh, least, mu = to(lr), to(alpha), to(1 - alpha), to(eps), to(momentum)
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         p = param[i]
         g = with_l2(grad[i], p, decay)
@@ -248,9 +256,10 @@ def schedule_free_adamw(
     weight_decay: Any,
 ) -> None:
     to = param.dtype.type
+    lr, weight, beta1, beta2, eps = lr[()], weight[()], beta1[()], beta2[()], eps[()]
     rate, least, b2, c2 = to(lr), to(eps), to(beta2), to(1 - beta2)
     w, rest, drift = to(weight), to(1 - weight), to(1 - beta1 * (1 - weight))
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         y, g, target = param[i], grad[i], z[i]
         power = average(exp_avg_sq[i], g * g, b2, c2)
@@ -281,9 +290,10 @@ def lamb(
 ) -> None:
     """The direction is computed twice, once for its norm, which costs less than keeping it."""
     to = param.dtype.type
+    step, lr, beta1, beta2, eps = step[()], lr[()], beta1[()], beta2[()], eps[()]
     b1, c1, b2, c2 = to(beta1), to(1 - beta1), to(beta2), to(1 - beta2)
     corrections, least = (to(1 - beta1**step), to(1 - beta2**step)), to(eps)
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     reach = 0.0
     for i in range(param.size):
         g = grad[i]

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import Array, Kernel
+from tinygrad_bn.backend import Array
 
+from .calling import Call, in_one_call
 from .compilation import compiled, plus
 from .vector_math import exp, largest
 
@@ -81,14 +82,12 @@ def grad_input(
     dy: Any,
     x: Any,
     target: Any,
+    share: Any,
     found: Any,
     greatest: Any,
     total: Any,
-    share: Any,
-    keep: Any,
-    even: Any,
-    mass_even: Any,
     ignore_index: Any,
+    smoothing: Any,
     dx: Any,
 ) -> None:
     """dx = dy (mass p - wanted); ``even`` is wanted of each class, by its share, and of the label
@@ -96,7 +95,9 @@ def grad_input(
     """
     rounded = x.dtype.type
     n, classes = x.shape
-    keep = rounded(keep)
+    keep, even = rounded(1 - smoothing), rounded(smoothing / classes)
+    shares = rounded(classes) if share is None else share.sum()
+    mass_even = even * shares
     for i in range(n):
         label = target[i]
         if label == ignore_index:
@@ -115,18 +116,20 @@ def grad_input(
 
 
 def softmax_cross_entropy(
-    x: Array, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float
-) -> tuple[Array, ...]:
-    shape, dtype = (x.shape[0], 1), x.dtype
-    losses, found = np.empty(shape, dtype), np.empty(shape, dtype)
-    greatest, total = np.empty(shape, dtype), np.empty(shape, dtype)
+    outs: tuple[Array, ...],
+    x: Array,
+    target: Array,
+    weight: Array | None,
+    ignore_index: int,
+    label_smoothing: float,
+) -> Call:
     smoothing = float(label_smoothing) or None  # without it, what it needs is not compiled
-    words = x.view(WHOLE[dtype])
-    forward(x, words, target, weight, ignore_index, smoothing, losses, found, greatest, total)
-    return losses, found, greatest, total
+    words = x.view(WHOLE[x.dtype])
+    return forward, (x, words, target, weight, ignore_index, smoothing, *outs)
 
 
 def softmax_cross_entropy_grad_input(
+    outs: tuple[Array, ...],
     dy: Array,
     x: Array,
     target: Array,
@@ -136,17 +139,20 @@ def softmax_cross_entropy_grad_input(
     total: Array,
     ignore_index: int,
     label_smoothing: float,
-) -> Array:
+) -> Call:
     share = weight if label_smoothing else None
-    even = x.dtype.type(label_smoothing / x.shape[1])
-    mass_even = even * x.dtype.type(x.shape[1] if share is None else share.sum())
-    dx = np.empty(x.shape, x.dtype)
-    dy = np.ascontiguousarray(dy)  # one number, repeated, where the losses were reduced
-    keep = 1 - label_smoothing
-    grad_input(
-        dy, x, target, found, greatest, total, share, keep, even, mass_even, ignore_index, dx
-    )
-    return dx
+    kept = found, greatest, total
+    return grad_input, (dy, x, target, share, *kept, ignore_index, float(label_smoothing), *outs)
+
+
+def of_labels(x: Array, *rest: Any) -> tuple[Array, ...]:
+    """Four arrays for a number of each label."""
+    shape, dtype = (x.shape[0], 1), x.dtype
+    return tuple(np.empty(shape, dtype) for _ in range(4))
+
+
+def like_scores(dy: Array, x: Array, *rest: Any) -> tuple[Array, ...]:
+    return (np.empty(x.shape, x.dtype),)
 
 
 def accepts(x: Array, target: Array, weight: Array | None, *rest: Any) -> bool:
@@ -173,6 +179,8 @@ def accepts_grad(dy: Array, x: Array, *rest: Any) -> bool:
 
 
 KERNELS = {
-    "softmax_cross_entropy": Kernel(softmax_cross_entropy, accepts),
-    "softmax_cross_entropy_grad_input": Kernel(softmax_cross_entropy_grad_input, accepts_grad),
+    "softmax_cross_entropy": in_one_call(of_labels, softmax_cross_entropy, accepts),
+    "softmax_cross_entropy_grad_input": in_one_call(
+        like_scores, softmax_cross_entropy_grad_input, accepts_grad
+    ),
 }

@@ -6,9 +6,9 @@ however long the training; except for what the last bit of pow, another library'
 the order of a norm's sum leave in a bias correction and in a rate. It costs nothing: the memory is
 what these kernels wait for.
 
-Options and counters reach a rule as float64, and it rounds what it makes of them to the parameters'
-dtype, once, as `tinygrad_bn.optim.formulas.rounding` does. They are values, not types: nothing is
-compiled again when a learning rate changes.
+Options and counters reach a rule as arrays of float64 without axes, and it rounds what it makes of
+them to the parameters' dtype, once, as `tinygrad_bn.optim.formulas.rounding` does. They are read in
+compiled code: a call that is made once and run often sees the learning rate of each time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 from tinygrad_bn.backend import Array, Kernel
 
+from .calling import Call
 from .compilation import compiled, plus
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,16 +66,29 @@ def norm(x: Any) -> Any:
 def in_place(rule: Callable[..., None], slots: int) -> Kernel:
     """The kernel of a compiled rule: (param, grad, *state, *numbers, flags…), ``slots`` of state.
 
-    The rule writes param and state, all flat; the kernel returns them, as the kernel point does.
+    The rule writes param and state, all flat; the kernel returns them, as the kernel point does:
+    they are where its results belong, and it has no others.
     """
-    return Kernel(partial(update, rule, slots + 2), partial(accepts, slots + 2))
+    buffers = slots + 2
+
+    def run(*args: Any, **flags: bool) -> tuple[Array, ...]:
+        function, operands = into((), *args, **flags)
+        function(*operands)
+        return args[0], *args[2:buffers]
+
+    into = partial(update, rule, buffers)
+    return Kernel(run, partial(accepts, buffers), into, (0, *range(2, buffers)))
 
 
-def update(rule: Callable[..., None], buffers: int, *args: Any, **flags: bool) -> tuple[Any, ...]:
-    param, grad, *state = args[:buffers]
-    numbers = [None if number is None else float(number) for number in args[buffers:]]
-    rule(flat(param), flat(grad), *map(flat, state), *numbers, *flags.values())
-    return param, *state
+def update(
+    rule: Callable[..., None], buffers: int, outs: tuple[Array, ...], *args: Any, **flags: bool
+) -> Call:
+    return rule, (*map(flat, args[:buffers]), *map(number, args[buffers:]), *flags.values())
+
+
+def number(x: Any) -> Array | None:
+    """An option or a counter as an array; it may be a number, where bodies computed it."""
+    return x if x is None or x.__class__ is np.ndarray else np.asarray(x, np.float64)
 
 
 def flat(buffer: Array | None) -> Array | None:

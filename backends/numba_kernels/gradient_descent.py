@@ -13,8 +13,9 @@ from .flat import average, exact, in_place, norm, with_l2
 @exact
 def sgd(param: Any, grad: Any, lr: Any, weight_decay: Any) -> None:
     to = param.dtype.type
+    lr = lr[()]
     rate = to(lr)
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         p = param[i]
         g = with_l2(grad[i], p, decay)
@@ -34,9 +35,10 @@ def momentum(
     nesterov: Any,
 ) -> None:
     to = param.dtype.type
+    updates, lr, mu, dampening = updates[()], lr[()], mu[()], dampening[()]
     rate, kept = to(lr), to(mu)
     share = to(1 - dampening if updates > 1 else 1.0)
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         p = param[i]
         g = with_l2(grad[i], p, decay)
@@ -50,9 +52,10 @@ def lion(
     param: Any, grad: Any, exp_avg: Any, lr: Any, beta1: Any, beta2: Any, weight_decay: Any
 ) -> None:
     to = param.dtype.type
+    lr, beta1, beta2 = lr[()], beta1[()], beta2[()]
     rate, one = to(lr), to(1)
     b1, c1, b2, c2 = to(beta1), to(1 - beta1), to(beta2), to(1 - beta2)
-    keep = None if weight_decay is None else to(1 - lr * weight_decay)
+    keep = None if weight_decay is None else to(1 - lr * weight_decay[()])
     for i in range(param.size):
         p, g, mean = param[i], grad[i], exp_avg[i]
         blend = average(mean, g, b1, c1)
@@ -68,8 +71,9 @@ def schedule_free_sgd(
     param: Any, grad: Any, z: Any, lr: Any, weight: Any, beta: Any, weight_decay: Any
 ) -> None:
     to = param.dtype.type
+    lr, weight, beta = lr[()], weight[()], beta[()]
     rate, w, rest, drift = to(lr), to(weight), to(1 - weight), to(1 - beta * (1 - weight))
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         y, target = param[i], z[i]
         step = rate * with_l2(grad[i], y, decay)
@@ -88,12 +92,13 @@ def lars(
     trust_coefficient: Any,
 ) -> None:
     to = param.dtype.type
+    lr, mu, trust_coefficient = lr[()], mu[()], trust_coefficient[()]
     length, reach = norm(param), norm(grad)
     if weight_decay is not None:
-        reach += weight_decay * length
+        reach += weight_decay[()] * length
     trust = trust_coefficient * length / reach if length > 0 and reach > 0 else 1.0
     rate, kept = to(lr * trust), to(mu)
-    decay = None if weight_decay is None else to(weight_decay)
+    decay = None if weight_decay is None else to(weight_decay[()])
     for i in range(param.size):
         p = param[i]
         g = with_l2(grad[i], p, decay)

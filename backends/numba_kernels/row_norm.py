@@ -1,6 +1,7 @@
 """The phases of layer norm and its kin for x (N, G, K, S): each row, which is one group of one
 sample, is read while it is in the cache. Where S = 1, each element has a γ and a β of its own and
-is dealt with here; channels with positions are in `positions.py`.
+is dealt with here; channels with positions are in `positions.py`. Without a mean, as in RMS norm,
+nothing is subtracted.
 
 Precision is that of `batch_norm.py`.
 """
@@ -11,25 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import Array, Kernel
+from tinygrad_bn.backend import Array
 
 from . import positions
-from .batch_norm import accepts, accepts_both, parameter
+from .batch_norm import accepts, accepts_affine, accepts_both, accepts_gradient, like
+from .calling import Call, in_one_call
 from .compilation import compiled, plus
 
 
 @compiled
-def mean_square(rows: Any) -> Any:
+def mean_square(rows: Any, result: Any) -> None:
     """The mean square of each row."""
     count, length = rows.shape
-    result = np.empty(count)
     for r in range(count):
         total = 0.0
         for i in range(length):
             value = np.float64(rows[r, i])
             total = plus(total, value * value)
         result[r] = total / length
-    return result
 
 
 @compiled
@@ -40,22 +40,29 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any) -> N
     rounded = x.dtype.type
     for n in range(samples):
         for g in range(groups):
-            hi, r = rounded(mean[n, g]), rounded(rstd[n, g])
-            rest = rounded((hi - mean[n, g]) * rstd[n, g])
+            centre = 0.0 if mean is None else mean[n, g]
+            hi, r = rounded(centre), rounded(rstd[n, g])
+            rest = rounded((hi - centre) * rstd[n, g])
             for k in range(channels):
-                x_hat = (x[n, g, k] - hi) * r + rest
-                y[n, g, k] = x_hat * weight[g, k] + bias[g, k]
+                value = (x[n, g, k] - hi) * r + rest
+                if weight is not None:
+                    value = value * rounded(weight[g, k])
+                if bias is not None:
+                    value = value + rounded(bias[g, k])
+                y[n, g, k] = value
 
 
 @compiled
-def grad_sums(dy: Any, x: Any, mean: Any, rstd: Any) -> tuple[Any, Any]:
+def grad_sums(dy: Any, x: Any, mean: Any, rstd: Any, total: Any, product: Any) -> None:
     """Σ dy and Σ dy·x̂ over samples, (G, K) each, two samples at a time."""
     samples, groups, channels, _ = x.shape
     x, dy = x.reshape(samples, groups, channels), dy.reshape(samples, groups, channels)
-    total, product = np.zeros((groups, channels)), np.zeros((groups, channels))
+    total[:] = 0
+    product[:] = 0
     for n in range(0, samples - 1, 2):
         for g in range(groups):
-            mean0, mean1 = mean[n, g], mean[n + 1, g]
+            mean0 = 0.0 if mean is None else mean[n, g]
+            mean1 = 0.0 if mean is None else mean[n + 1, g]
             rstd0, rstd1 = rstd[n, g], rstd[n + 1, g]
             for k in range(channels):
                 grad0, grad1 = np.float64(dy[n, g, k]), np.float64(dy[n + 1, g, k])
@@ -66,27 +73,29 @@ def grad_sums(dy: Any, x: Any, mean: Any, rstd: Any) -> tuple[Any, Any]:
     if samples % 2:
         n = samples - 1
         for g in range(groups):
+            centre = 0.0 if mean is None else mean[n, g]
             for k in range(channels):
                 total[g, k] += dy[n, g, k]
-                product[g, k] += dy[n, g, k] * ((x[n, g, k] - mean[n, g]) * rstd[n, g])
-    return total, product
+                product[g, k] += dy[n, g, k] * ((x[n, g, k] - centre) * rstd[n, g])
 
 
 @compiled
-def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, centred: bool, dx: Any) -> None:
-    """dx = rstd (g - mean(g) - x̂ mean(g·x̂)) with g = γ dy; without mean(g) if not ``centred``."""
+def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any) -> None:
+    """dx = rstd (g - mean(g) - x̂ mean(g·x̂)) with g = γ dy; without mean(g) where no mean is."""
     samples, groups, channels, _ = x.shape
     x, dy = x.reshape(samples, groups, channels), dy.reshape(samples, groups, channels)
     dx = dx.reshape(samples, groups, channels)
     rounded = x.dtype.type
     for n in range(samples):
         for g in range(groups):
-            centre, total, product = mean[n, g], 0.0, 0.0
+            centre = 0.0 if mean is None else mean[n, g]
+            total = product = 0.0
             for k in range(channels):
-                grad = np.float64(dy[n, g, k]) * weight[g, k]
+                gamma = 1.0 if weight is None else np.float64(weight[g, k])
+                grad = dy[n, g, k] * gamma
                 total = plus(total, grad)
                 product = plus(product, grad * (x[n, g, k] - centre))
-            mean_g = total / channels if centred else 0.0
+            mean_g = 0.0 if mean is None else total / channels
             mean_g_x_hat = product * rstd[n, g] / channels
             hi, r = rounded(centre), rounded(rstd[n, g])
             level, slope = rounded(mean_g), rounded(mean_g_x_hat)
@@ -94,8 +103,8 @@ def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, centred: bool
             rest = rounded((centre - hi) * rstd[n, g] * mean_g_x_hat - (mean_g - level))
             for k in range(channels):
                 x_hat = (x[n, g, k] - hi) * r
-                grad_here = dy[n, g, k] * weight[g, k] - level
-                dx[n, g, k] = r * (grad_here + (rest - x_hat * slope))
+                gamma = rounded(1) if weight is None else rounded(weight[g, k])
+                dx[n, g, k] = r * ((dy[n, g, k] * gamma - level) + (rest - x_hat * slope))
 
 
 def as_rows(x: Array) -> Array:
@@ -104,51 +113,57 @@ def as_rows(x: Array) -> Array:
     return x.reshape(n * groups, channels * space)
 
 
-def subtracted(mean: Array | None, rstd: Array) -> Array:
-    """What is subtracted from rows: their means, or zeros."""
-    return np.zeros_like(rstd) if mean is None else mean
+def row_moments(outs: tuple[Array, ...], x: Array) -> Call:
+    mean, var = (out.reshape(-1) for out in outs)
+    return positions.moments, (as_rows(x)[np.newaxis], None, mean, var)
 
 
-def row_moments(x: Array) -> tuple[Array, Array]:
-    rows = as_rows(x)
-    mean, var = positions.careful_moments(positions.moments, rows[np.newaxis], rows.shape[1])
-    return mean.reshape(x.shape[:2]), var.reshape(x.shape[:2])
-
-
-def row_mean_square(x: Array) -> Array:
-    return mean_square(as_rows(x)).reshape(x.shape[:2])
+def row_mean_square(outs: tuple[Array, ...], x: Array) -> Call:
+    return mean_square, (as_rows(x), outs[0].reshape(-1))
 
 
 def row_normalize(
-    x: Array, mean: Array | None, rstd: Array, weight: Array | None, bias: Array | None
-) -> Array:
-    weight, bias = parameter(weight, x, 1), parameter(bias, x, 0)
-    y = np.empty(x.shape, x.dtype)
-    run = normalize if x.shape[3] == 1 else positions.normalize_rows
-    run(x, subtracted(mean, rstd), rstd, weight, bias, y)
-    return y
+    outs: tuple[Array, ...],
+    x: Array,
+    mean: Array | None,
+    rstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+) -> Call:
+    function = normalize if x.shape[3] == 1 else positions.normalize_rows
+    return function, (x, mean, rstd, weight, bias, *outs)
 
 
-def row_grad_sums(dy: Array, x: Array, mean: Array | None, rstd: Array) -> tuple[Array, Array]:
-    run = grad_sums if x.shape[3] == 1 else positions.row_grad_sums
-    total, product = run(dy, x, subtracted(mean, rstd), rstd)
-    return total, product
+def row_grad_sums(outs: tuple[Array, ...], dy: Array, x: Array, *statistics: Any) -> Call:
+    function = grad_sums if x.shape[3] == 1 else positions.row_grad_sums
+    return function, (dy, x, *statistics, *outs)
 
 
-def row_grad_input(
-    dy: Array, x: Array, mean: Array | None, rstd: Array, weight: Array | None
-) -> Array:
-    dx = np.empty(x.shape, x.dtype)
-    run = grad_input if x.shape[3] == 1 else positions.row_grad_input
-    weight, centred = parameter(weight, x, 1), mean is not None
-    run(dy, x, subtracted(mean, rstd), rstd, weight, centred, dx)
-    return dx
+def row_grad_input(outs: tuple[Array, ...], dy: Array, x: Array, *rest: Any) -> Call:
+    return grad_input if x.shape[3] == 1 else positions.row_grad_input, (dy, x, *rest, *outs)
+
+
+def of_rows(x: Array, *rest: Any) -> tuple[Array, ...]:
+    """Two arrays for a number of each row of x."""
+    shape = x.shape[:2]
+    return np.empty(shape), np.empty(shape)
+
+
+def of_row(x: Array) -> tuple[Array, ...]:
+    """An array for a number of each row of x."""
+    return (np.empty(x.shape[:2]),)
+
+
+def of_channels(x: Array, *rest: Any) -> tuple[Array, ...]:
+    """Two arrays for sums over each channel of each group of x."""
+    shape = x.shape[1:3]
+    return np.empty(shape), np.empty(shape)
 
 
 KERNELS = {
-    "row_moments": Kernel(row_moments, accepts),
-    "row_mean_square": Kernel(row_mean_square, accepts),
-    "row_normalize": Kernel(row_normalize, accepts),
-    "row_grad_sums": Kernel(row_grad_sums, accepts_both),
-    "row_grad_input": Kernel(row_grad_input, accepts_both),
+    "row_moments": in_one_call(of_rows, row_moments, accepts),
+    "row_mean_square": in_one_call(of_row, row_mean_square, accepts),
+    "row_normalize": in_one_call(like, row_normalize, accepts_affine),
+    "row_grad_sums": in_one_call(of_channels, row_grad_sums, accepts_both),
+    "row_grad_input": in_one_call(like, row_grad_input, accepts_gradient),
 }

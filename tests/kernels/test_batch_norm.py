@@ -232,15 +232,28 @@ def test_what_is_not_finite_stays_in_its_channel(space, value, place):
 
 
 @each_space
-@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
-def test_parameters_may_have_another_dtype(space, dtype):
+def test_parameters_may_have_another_dtype_and_any_strides(space):
     batch = drawn(space=space)
-    weight, bias = (v.astype(dtype_named(dtype)) for v in (batch.weight, batch.bias))
+    weight, bias = np.stack([batch.weight, batch.bias], axis=1).astype(np.float64).T
     mean, rstd = np.zeros(3), np.ones(3)
     y = kernel("batch_normalize", batch.x, mean, rstd, weight, bias)
     wanted = reference("batch_normalize", batch.x, mean, rstd, weight, bias)
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, wanted, rtol=1e-6, atol=1e-6)  # roundings of numbers up to 16
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_parameters_of_sixteen_bits_go_to_the_reference(dtype):
+    batch, vectors = drawn(), (np.zeros(3), np.ones(3))
+    half = batch.weight.astype(dtype_named(dtype))
+    for name, args in (
+        ("batch_normalize", (batch.x, *vectors, half, None)),
+        ("batch_normalize", (batch.x, *vectors, None, half)),
+        ("batch_grad_input", (batch.dy, batch.x, *vectors, half, *vectors, None)),
+    ):
+        found = NUMPY.kernels.get(name)
+        assert found is not None
+        assert not found.accepts(*args)
 
 
 @each_space

@@ -199,15 +199,28 @@ def test_what_is_not_finite_stays_in_its_row(centred, space, value, place):
 
 
 @each_space
-@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
-def test_parameters_may_have_another_dtype(space, dtype):
+def test_parameters_may_have_another_dtype_and_any_strides(space):
     rows = drawn(space=space)
-    weight, bias = (v.astype(dtype_named(dtype)) for v in (rows.weight, rows.bias))
+    weight, bias = np.stack([rows.weight, rows.bias], axis=2).astype(np.float64).transpose(2, 0, 1)
     mean, _, rstd = rows.statistics(kernel)
     y = kernel("row_normalize", rows.x, mean, rstd, weight, bias)
     wanted = reference("row_normalize", rows.x, mean, rstd, weight, bias)
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, wanted, rtol=1e-6, atol=1e-6)  # roundings of numbers up to 16
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_parameters_of_sixteen_bits_go_to_the_reference(dtype):
+    rows, rstd = drawn(), np.ones((65, 1))
+    half = rows.weight.astype(dtype_named(dtype))
+    for name, args in (
+        ("row_normalize", (rows.x, None, rstd, half, None)),
+        ("row_normalize", (rows.x, None, rstd, None, half)),
+        ("row_grad_input", (rows.dy, rows.x, None, rstd, half)),
+    ):
+        found = NUMPY.kernels.get(name)
+        assert found is not None
+        assert not found.accepts(*args)
 
 
 @each_kind

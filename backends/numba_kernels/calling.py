@@ -1,0 +1,29 @@
+"""Kernels that are one compiled call each, on memory that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from tinygrad_bn.backend import Array, Kernel
+
+Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
+"""A compiled function and what it is called with."""
+
+
+def in_one_call(
+    made: Callable[..., tuple[Array, ...]],
+    into: Callable[..., Call],
+    accepts: Callable[..., bool],
+) -> Kernel:
+    """The kernel whose results go into ``made(*args)``, arrays yet without values, by the call that
+    ``into(results, *args)`` says.
+    """
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        outs = made(*args, **kwargs)
+        function, operands = into(outs, *args, **kwargs)
+        function(*operands)
+        return outs if len(outs) > 1 else outs[0]
+
+    return Kernel(run, accepts, into)
