@@ -77,6 +77,8 @@ class Kernel:
     with to leave its results in the arrays ``outs``. It looks at no values, which may be others
     when the function is called. None where a kernel is more than one call.
     """
+    writes: tuple[int, ...] = ()
+    """The places of the arguments that ``run`` overwrites, and returns."""
 
 
 class Backend(Protocol):
@@ -133,6 +135,17 @@ def current(backend: Backend) -> AbstractContextManager[Any]:
 ANYWHERE = nullcontext()
 
 _reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
+
+
+@dataclass
+class Precision:
+    """What kernels may do to be faster and less exact; settings are in `backends.cuda`."""
+
+    allow_tf32: bool = False
+    """Whether products of float32 on a GPU may round their operands to 10 bits (TensorFloat-32)."""
+
+
+precision = Precision()
 
 
 class KernelPoint(Generic[P, R]):

@@ -22,6 +22,8 @@ recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 """Whether a forward runs again for its gradient: state that counts steps must not advance."""
 tracer: ContextVar[Any] = ContextVar("tracer", default=None)
 """What records this step, while `tinygrad_bn.compile` traces it."""
+autocasting: ContextVar[Any] = ContextVar("autocasting", default=None)
+"""The dtypes that `tinygrad_bn.amp.autocast` asks for here; None where it asks for none."""
 where: ContextVar[str] = ContextVar("where", default="")
 """In anomaly mode, a line that names the module whose forward is running."""
 
@@ -39,8 +41,8 @@ class Switch(ContextDecorator):
     function it holds while the generator runs, not while its caller does between two values.
     """
 
-    variable: ContextVar[bool]
-    value: bool
+    variable: ContextVar[Any]
+    value: Any
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         if args and callable(args[0]):  # a decorator without its parentheses
@@ -48,7 +50,7 @@ class Switch(ContextDecorator):
         return super().__new__(cls)
 
     def __init__(self) -> None:
-        self._before: list[bool] = []
+        self._before: list[Any] = []
 
     def __call__(self, function: F) -> F:
         if isgeneratorfunction(function):
@@ -122,6 +124,30 @@ def at_each_replay(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return function(*args, **kwargs) if held is None else held.call(function, args, kwargs)
 
 
+def outside_of_trace(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, of which a step that is being traced sees only what it returns: it makes state,
+    which is there when the step is replayed.
+    """
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> T:
+        if tracer.get() is None:
+            return function(*args, **kwargs)
+        token = tracer.set(None)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            tracer.reset(token)
+
+    return run
+
+
+def as_state(array: Any) -> Any:
+    """An array that no tensor holds, and that a compiled step reads and writes where it is."""
+    held = tracer.get()
+    return array if held is None else held.lift(array)
+
+
 def held_while_running(
     switch: Callable[[], Switch], function: Callable[..., Generator[Any, Any, Any]]
 ) -> Callable[..., Generator[Any, Any, Any]]:
@@ -186,6 +212,16 @@ class set_grad_enabled(Switch):
 
     def _recreate_cm(self) -> Self:
         return type(self)(self.value)
+
+
+class without_autocast(Switch):
+    """Run every operation inside in the dtypes of its operands, whatever `autocast` stands around.
+
+    That is for what computes a weight or a statistic, and for the walk of a gradient, which has the
+    dtypes of the forward already.
+    """
+
+    variable, value = autocasting, None
 
 
 class detect_anomaly(Switch):

@@ -79,6 +79,8 @@ class RecordedKernels:
             return kernel
 
         def run(*args: Any, **kwargs: Any) -> Any:
+            if kernel.writes:
+                return tracer.update(name, kernel.run, kernel.writes, args, kwargs)
             return tracer.word(name, kernel.run, args, kwargs)
 
         def accepts(*args: Any, **kwargs: Any) -> bool:

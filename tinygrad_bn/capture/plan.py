@@ -24,8 +24,8 @@ def needed(instructions: Sequence[Instruction], outputs: Iterable[Value]) -> lis
         if instruction.action is Action.VIEW:
             wanted = any(value in seen for value in instruction.results)
         elif instruction.action is Action.WRITE:
-            root = instruction.args[0].root
-            wanted = root.kind is not Kind.RESULT or root in live
+            roots = [target.root for target in instruction.targets]
+            wanted = any(root.kind is not Kind.RESULT or root in live for root in roots)
         else:
             wanted = instruction.action is Action.CALL or any(
                 value.root in live for value in instruction.results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -221,8 +221,31 @@ class Recorder:
         function(target.array, *plain(rest))
         given = (target.value, *values(rest))
         self.instructions.append(
-            Instruction(name, Action.WRITE, function, given, {}, (), line=user_line())
+            Instruction(
+                name, Action.WRITE, function, given, {}, (), (), user_line(), (target.value,)
+            )
         )
+
+    def update(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        places: Sequence[int],
+        args: Any,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Execute and record a kernel that overwrites the arguments in these places."""
+        self.check_thread()
+        targets = [args[i] for i in places if args[i] is not None]
+        for target in targets:
+            self.remember(target)
+        function(*plain(args), **plain(kwargs))
+        given = values(args), values(kwargs)
+        overwritten = tuple(target.value for target in targets)
+        self.instructions.append(
+            Instruction(name, Action.WRITE, function, *given, (), (), user_line(), overwritten)
+        )
+        return tuple(args[i] for i in places)
 
     def remember(self, target: Traced) -> None:
         """Keep what is overwritten: of a constant for replays, of state in case of refusal."""

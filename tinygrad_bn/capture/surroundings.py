@@ -117,6 +117,11 @@ class Surroundings:
                 items += [*part.items, part]
         return views, items
 
+    def traced(self) -> None:
+        """Note what the optimizers did, once the step has been traced."""
+        for optimizer in self.optimizers:
+            self.keep(f"{type(optimizer).__name__}'s options", partial(decisions_of, optimizer))
+
     def changed(self) -> str | None:
         """The first thing that is no longer as it was, by its path; None if all is."""
         for part in self.contents:
@@ -250,6 +255,17 @@ def slots_of(x: Any, names: list[str]) -> list[Any]:
 def structure_of(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """What of an optimizer's group no update reads again: the rest are options, read each time."""
     return group["params"], group.get("train_mode")
+
+
+def decisions_of(optimizer: FlatOptimizer) -> Iterator[Any]:
+    """What decides which update an optimizer computes: its runs, and its options, of numbers that
+    are read anew each time only whether they are 0.
+    """
+    for bucket in optimizer._all_buckets():
+        yield from bucket.runs
+        read = {*bucket.numbers, *(["betas"] if "beta1" in bucket.numbers else [])}
+        for name, value in bucket.group.items():
+            yield bool(value) if name in read else value
 
 
 def contents_of(cell: Any) -> tuple[Any, ...]:

@@ -120,6 +120,7 @@ class Capture:
             for x, grad in grads.items():
                 x._grad = grad
             raise
+        self.surroundings.traced()
         originals = {id(w): x for x, w in zip(tensors, given, strict=True)}
         return replaced(result, Variable, lambda x: originals.get(id(x), detached(x)))
 
@@ -167,9 +168,8 @@ class Capture:
                 keeper = getattr(instruction.function, "__self__", None)
                 self.calls.append([*instruction.args] if keeper is None else keeper)
             elif instruction.action is Action.WRITE:
-                root = instruction.args[0].root
-                if root.kind is Kind.STATE:
-                    written.add(id(owner(root.array)))
+                roots = [target.root for target in instruction.targets]
+                written |= {id(owner(root.array)) for root in roots if root.kind is Kind.STATE}
         for x, array in recorder.read.values():
             if id(x) not in self.surroundings.tensors and not recorder.is_made(array):
                 self.refuse_unreachable(x, grads)
@@ -311,7 +311,9 @@ def refuse_arrays(result: Any) -> None:
 
 def mode() -> tuple[Any, ...]:
     """The library's own switches, which a program holds for."""
+    region = config.autocasting.get()
     return (
+        None if region is None else region.key,
         config.grad_mode.get(),
         config.anomaly_mode.get(),
         config.recomputing.get(),

@@ -65,7 +65,7 @@ class Action(Enum):
     MAKE = "make"
     VIEW = "view"
     WRITE = "write"
-    """Overwrites its first operand; no result."""
+    """Overwrites its targets, which are operands; no other result."""
     CALL = "call"
     """Calls back into Python, which keeps state of its own."""
 
@@ -88,6 +88,8 @@ class Instruction:
     """Which of what the function returns the results are; the rest are operands again."""
     line: str = ""
     """The user's line that it comes from."""
+    targets: tuple[Value, ...] = ()
+    """What a write overwrites."""
     operands: tuple[Value, ...] = field(init=False)
 
     def __post_init__(self) -> None:

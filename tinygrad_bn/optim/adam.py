@@ -92,14 +92,13 @@ class Adam(FlatOptimizer):
         require_betas(group)
 
     def update(self, run: Run) -> None:
-        beta1, beta2 = run.group["betas"]
         run.update(
             adam_update,
             (*self.slots, "max_exp_avg_sq" if run.group["amsgrad"] else None),
             run.count(),
             run.number("lr"),
-            run.number("beta1", beta1),
-            run.number("beta2", beta2),
+            run.number("beta1"),
+            run.number("beta2"),
             run.number("eps"),
             run.optional("weight_decay"),
             decoupled=run.group["decoupled_weight_decay"],

@@ -79,14 +79,13 @@ class Adamax(FlatOptimizer):
         require_betas(group)
 
     def update(self, run: Run) -> None:
-        beta1, beta2 = run.group["betas"]
         run.update(
             adamax_update,
             self.slots,
             run.count(),
             run.number("lr"),
-            run.number("beta1", beta1),
-            run.number("beta2", beta2),
+            run.number("beta1"),
+            run.number("beta2"),
             run.number("eps"),
             run.optional("weight_decay"),
         )

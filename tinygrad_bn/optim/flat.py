@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
+from operator import is_
 from typing import Any
 
 import numpy as np
 
+from tinygrad_bn import config
 from tinygrad_bn.backend import Array, Backend, KernelPoint
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.optim.optimizer import Group, stamp
@@ -68,6 +70,7 @@ class Bucket:
         self.slots = self.split(self.grads)
         self.buffers: dict[str, Array] = {}
         self.numbers: dict[str, tuple[float, Array]] = {}
+        self._read: list[Any] = []
         self.runs: list[Run] = []
         for p, view, slot in zip(self.params, self.views, self.slots, strict=True):
             self.backend.store(view, p.array)
@@ -106,8 +109,10 @@ class Bucket:
             self.buffers[name] = aligned_zeros(self.backend, self.size, working_dtype(self.dtype))
         return self.buffers[name]
 
-    def number(self, name: str, value: Any) -> Array:
+    @config.outside_of_trace
+    def number(self, name: str) -> Array:
         """An option as a 0-d array, always the same, so that a replayed step sees it change."""
+        value = option(self.group, name)
         known = self.numbers.get(name)
         if known is not None and known[0] == value:
             return known[1]
@@ -119,6 +124,14 @@ class Bucket:
             self.backend.store(known[1], fresh)
         self.numbers[name] = number, known[1]
         return known[1]
+
+    def reread(self) -> None:
+        """Bring the options' arrays up to date: a compiled step updates from them."""
+        values = [*self.group.values()]
+        if len(values) != len(self._read) or not all(map(is_, values, self._read)):
+            self._read = values
+            for name in self.numbers:
+                self.number(name)
 
     def fits(self) -> bool:
         """Whether every parameter still has the dtype, shape and device that it had."""
@@ -164,6 +177,7 @@ class Bucket:
             present.append(grad is not None)
         return present
 
+    @config.outside_of_trace
     def due(self, present: list[bool]) -> list[Run]:
         """The runs with gradients, after splitting those where only some parameters have one."""
         if all(present):
@@ -209,9 +223,9 @@ class Run:
             parts.append(part)
         return parts
 
-    def number(self, name: str, value: Any = None) -> Array:
-        """An option of the group, or ``value`` under its name, as a 0-d array of float64."""
-        return self.bucket.number(name, self.group[name] if value is None else value)
+    def number(self, name: str) -> Array:
+        """An option of the group as a 0-d array of float64; ``betas`` are ``beta1``, ``beta2``."""
+        return config.as_state(self.bucket.number(name))
 
     def optional(self, name: str) -> Array | None:
         """An option as `number` gives it, or None where it is 0 and the formula does without."""
@@ -220,9 +234,14 @@ class Run:
     def counter(self, name: str, start: float = 0.0) -> Array:
         """A number that these parameters share, as a 0-d array of float64."""
         if name not in self.counters:
-            value = self.backend.asarray(start, np.dtype(np.float64))
-            self.counters[name] = self.backend.copy(value)
-        return self.counters[name]
+            self.begin_counter(name, start)
+        return config.as_state(self.counters[name])
+
+    @config.outside_of_trace
+    def begin_counter(self, name: str, start: float) -> None:
+        """A counter's array."""
+        value = self.backend.asarray(start, np.dtype(np.float64))
+        self.counters[name] = self.backend.copy(value)
 
     def count(self, name: str = "step") -> Array:
         """One more: the counter after counting this update."""
@@ -233,10 +252,15 @@ class Run:
     def slot(self, name: str, fill: float = 0.0) -> Array:
         """One kind of state; it begins as ``fill`` everywhere."""
         if name not in self.state:
-            self.state[name] = self.part(self.bucket.buffer(name))
-            if fill:
-                self.backend.store(self.state[name], self.backend.asarray(fill))
-        return self.state[name]
+            self.begin_slot(name, fill)
+        return config.as_state(self.state[name])
+
+    @config.outside_of_trace
+    def begin_slot(self, name: str, fill: float) -> None:
+        """The memory of one kind of state."""
+        self.state[name] = self.part(self.bucket.buffer(name))
+        if fill:
+            self.backend.store(self.state[name], self.backend.asarray(fill))
 
     def update(
         self,
@@ -251,9 +275,10 @@ class Run:
         of a kind) and ``numbers``; it returns the new parameters and the new state.
         """
         state = [None if name is None else self.slot(name) for name in slots]
-        grad = -self.grad if self.group.get("maximize") else self.grad
-        results = kernel(self.backend, self.param, grad, *state, *numbers, **flags)
-        for target, value in zip((self.param, *state), results, strict=True):
+        param, grad = config.as_state(self.param), config.as_state(self.grad)
+        grad = -grad if self.group.get("maximize") else grad
+        results = kernel(self.backend, param, grad, *state, *numbers, **flags)
+        for target, value in zip((param, *state), results, strict=True):
             if target is not None:
                 self.backend.store(target, value)
         stamp(self.params)
@@ -266,6 +291,13 @@ class Run:
             for p, part in zip(self.params, parts[self.start : self.stop], strict=True):
                 entries[p][name] = part
         return entries
+
+
+def option(group: Group, name: str) -> Any:
+    """An option that is a number."""
+    if name in ("beta1", "beta2"):
+        return group["betas"][name == "beta2"]
+    return group[name]
 
 
 def alike(a: Mapping[str, Any], b: Mapping[str, Any], counters: Collection[str]) -> bool:

@@ -86,12 +86,11 @@ class FlatOptimizer(Optimizer):
         loss = evaluated(closure)
         for bucket in self._settled():
             with bucket.backend.guard or nullcontext():
-                config.at_each_replay(self._update, bucket, bucket.gather())
+                present = bucket.gather()
+                config.at_each_replay(bucket.reread)
+                for run in bucket.due(present):
+                    self.update(run)
         return loss
-
-    def _update(self, bucket: Bucket, present: list[bool]) -> None:
-        for run in bucket.due(present):
-            self.update(run)
 
     def settle(self) -> None:
         """Lay parameters out again where they do not fit any more."""

@@ -86,14 +86,13 @@ class LAMB(FlatOptimizer):
         require_betas(group)
 
     def update(self, run: Run) -> None:
-        beta1, beta2 = run.group["betas"]
         run.update(
             lamb_update,
             self.slots,
             run.count(),
             run.number("lr"),
-            run.number("beta1", beta1),
-            run.number("beta2", beta2),
+            run.number("beta1"),
+            run.number("beta2"),
             run.number("eps"),
             run.optional("weight_decay"),
         )

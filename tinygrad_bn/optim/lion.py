@@ -71,12 +71,11 @@ class Lion(FlatOptimizer):
         require_betas(group)
 
     def update(self, run: Run) -> None:
-        beta1, beta2 = run.group["betas"]
         run.update(
             lion_update,
             self.slots,
             run.number("lr"),
-            run.number("beta1", beta1),
-            run.number("beta2", beta2),
+            run.number("beta1"),
+            run.number("beta2"),
             run.optional("weight_decay"),
         )

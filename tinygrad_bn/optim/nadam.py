@@ -92,11 +92,12 @@ class NAdam(FlatOptimizer):
         require_betas(group)
 
     def update(self, run: Run) -> None:
-        beta1 = run.number("beta1", run.group["betas"][0])
+        beta1 = run.number("beta1")
         decay = run.number("momentum_decay")
         step, product = run.count(), run.counter("mu_product", 1.0)
-        mu = beta1 * (1 - 0.5 * 0.96 ** (step * decay))
-        mu_next = beta1 * (1 - 0.5 * 0.96 ** ((step + 1) * decay))
+        power = run.backend.xp.power  # the operator has another last bit for NumPy's scalars
+        mu = beta1 * (1 - 0.5 * power(0.96, step * decay))
+        mu_next = beta1 * (1 - 0.5 * power(0.96, (step + 1) * decay))
         run.backend.store(product, product * mu)
         run.update(
             nadam_update,
@@ -107,7 +108,7 @@ class NAdam(FlatOptimizer):
             product,
             run.number("lr"),
             beta1,
-            run.number("beta2", run.group["betas"][1]),
+            run.number("beta2"),
             run.number("eps"),
             run.optional("weight_decay"),
             decoupled=run.group["decoupled_weight_decay"],

@@ -96,14 +96,13 @@ class RAdam(FlatOptimizer):
         require_betas(group)
 
     def update(self, run: Run) -> None:
-        beta1, beta2 = run.group["betas"]
         run.update(
             radam_update,
             self.slots,
             run.count(),
             run.number("lr"),
-            run.number("beta1", beta1),
-            run.number("beta2", beta2),
+            run.number("beta1"),
+            run.number("beta2"),
             run.number("eps"),
             run.optional("weight_decay"),
             decoupled=run.group["decoupled_weight_decay"],

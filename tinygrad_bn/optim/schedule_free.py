@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+from tinygrad_bn import config
 from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.optim.flat import Run
@@ -123,6 +124,7 @@ class ScheduleFree(FlatOptimizer):
         run.backend.store(total, total + lr * lr)
         return lr, xp.where(total > 0, lr * lr / xp.where(total > 0, total, 1.0), 0.0)
 
+    @config.outside_of_trace
     def begin(self, run: Run) -> None:
         """z, which begins where the parameters do."""
         if "z" not in run.state:
@@ -239,15 +241,14 @@ class AdamWScheduleFree(ScheduleFree):
         return float(group["betas"][0])
 
     def update(self, run: Run) -> None:
-        beta1, beta2 = run.group["betas"]
         self.begin(run)
-        step, decay = run.count(), run.number("beta2", beta2)
+        step, decay = run.count(), run.number("beta2")
         lr = run.number("lr") * run.backend.xp.sqrt(1 - decay**step)
         run.update(
             schedule_free_adamw_update,
             self.slots,
             *self.rates(run, lr),
-            run.number("beta1", beta1),
+            run.number("beta1"),
             decay,
             run.number("eps"),
             run.optional("weight_decay"),
