@@ -17,6 +17,7 @@ import numpy as np
 from tinygrad_bn.backend import VOCABULARY, Array, Backend, Kernel, get_backend
 from tinygrad_bn.errors import BackendError, DtypeError
 
+from .cuda_kernels import Kernels
 from .half import common_half, in_float32, wide_inside
 from .indexing import is_basic
 
@@ -183,7 +184,7 @@ class CupyBackend:
         self.array_type: type = cupy.ndarray
         self.guard: Any = Current(index)
         self.xp = vocabulary()
-        self.kernels: Mapping[str, Kernel | None] = {}
+        self.kernels: Mapping[str, Kernel | None] = Kernels()
 
     def require_here(self, array: Array) -> None:
         """Refuse an array of another device, which CuPy would read across the bus.

@@ -138,7 +138,7 @@ class TestWhatCupyHasNot:
             getattr(cupy, name)
 
     def test_what_the_stand_in_has_not_is_another_error(self, x: Any) -> None:
-        for owner, name in ((cupy, "RawModule"), (cupy, "fft"), (x, "partition")):
+        for owner, name in ((cupy, "ElementwiseKernel"), (cupy, "fft"), (x, "partition")):
             with pytest.raises(NotImplementedError):
                 getattr(owner, name)
 
@@ -175,6 +175,18 @@ class TestWhatCupyHasNot:
             parameters = inspect.signature(FUNCTIONS[name], follow_wrapped=False).parameters
             expected = signature(name).parameters
             assert list(parameters) in (binds_when_called, list(expected)), name
+
+    def test_kernels_take_the_recorded_arguments(self) -> None:
+        module = cupy.RawModule
+        for name, function in (
+            ("RawModule.compile", module.compile),
+            ("RawModule.get_function", module.get_function),
+        ):
+            found = inspect.signature(function).parameters
+            assert list(found) == list(signature(name, "raw").parameters)
+        assert set(inspect.signature(module).parameters) == set(
+            signature("RawModule", "raw").parameters
+        )
 
     def test_the_record_agrees_with_an_installed_cupy(self) -> None:
         code = "from tests.cupy_standin.record_api import record; print(repr(record()))"

@@ -9,19 +9,22 @@ as strict, and where CuPy would do something silently wrong, or slow, the stand-
 - dtypes of results are those of CuPy's kernels;
 - an array belongs to a device, and can be used while that is the current one;
 - every transfer and every wait is counted (`count_traffic`);
-- indices that CuPy would wrap around, unnoticed, raise `SilentOnGPU`.
+- indices that CuPy would wrap around, unnoticed, raise `SilentOnGPU`;
+- memory that is only allocated holds NaN;
+- kernels (``cupy.RawModule``) are executed, by the `emulator`, and may do nothing undefined.
 
 Names that CuPy has and the stand-in has not yet raise NotImplementedError: add them to `functions`.
-``cupy.RawModule`` is one of them; its place is a module of its own here.
 """
 
 from __future__ import annotations
 
 from .array import SilentOnGPU
+from .emulator import KernelFault, thread_order
 from .gpus import Traffic, count_traffic, math_modes, other_machine
 from .modules import install, is_installed
 
 __all__ = [
+    "KernelFault",
     "SilentOnGPU",
     "Traffic",
     "count_traffic",
@@ -29,4 +32,5 @@ __all__ = [
     "is_installed",
     "math_modes",
     "other_machine",
+    "thread_order",
 ]

@@ -14,10 +14,9 @@ from .record import signature
 from .ufuncs import UFUNCS
 
 AS_NUMPY = (
-    "all", "any", "arange", "astype", "broadcast_to", "concatenate", "empty", "empty_like",
-    "expand_dims", "eye", "flip", "full", "full_like", "moveaxis", "ones", "ones_like", "pad",
-    "repeat", "result_type", "roll", "squeeze", "stack", "swapaxes", "tile", "transpose", "zeros",
-    "zeros_like",
+    "all", "any", "arange", "astype", "broadcast_to", "concatenate", "expand_dims", "eye", "flip",
+    "full", "full_like", "moveaxis", "ones", "ones_like", "pad", "repeat", "result_type", "roll",
+    "squeeze", "stack", "swapaxes", "tile", "transpose", "zeros", "zeros_like",
 )  # fmt: skip
 """What NumPy does just as CuPy would."""
 
@@ -66,6 +65,18 @@ def ordering(name: str) -> Callable[..., Any]:
         if a.dtype.name == "bfloat16":
             raise TypeError(f"cupy.{name} has no loop for bfloat16")
         return getattr(np, name)(a, axis=axis, kind="stable")
+
+    return checked(name, run)
+
+
+def poisoned(name: str) -> Callable[..., Any]:
+    """An array of which nothing is known: all bits set, NaN or -1, for whoever forgets to write."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        result = getattr(np, name)(*args, **kwargs)
+        if result.size:
+            np.ndarray(result.nbytes, np.uint8, result).fill(0xFF)
+        return result
 
     return checked(name, run)
 
@@ -228,6 +239,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: reduction(name) for name in REDUCTIONS},
     **{name: ordering(name) for name in ("sort", "argsort")},
     **{name: triangle(name) for name in ("tril", "triu")},
+    **{name: poisoned(name) for name in ("empty", "empty_like")},
     **{function.__name__: function for function in OWN},
     "amax": reduction("max"),
     "amin": reduction("min"),

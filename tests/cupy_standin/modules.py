@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from . import gpus
 from .array import ndarray
 from .functions import FUNCTIONS, scatter_add
+from .raw_module import CompileException, RawModule
 from .record import API, names
 from .ufuncs import SPECIAL, UFUNCS, ufunc
 
@@ -48,10 +49,18 @@ def build() -> dict[str, StandIn]:
         "is_available": lambda: gpus.machine.devices > 0 and not gpus.machine.status,
         "runtime": gpus.runtime,
         "cublas": gpus.cublas,
+        "compiler": SimpleNamespace(CompileException=CompileException),
     }
     modules = {"cupy.cuda": StandIn("cupy.cuda", names("cuda"), cuda)}
     plain = {name: getattr(np, name) for name in CONSTANTS + SCALAR_TYPES}
-    content = {**plain, **UFUNCS, **FUNCTIONS, "ndarray": ndarray, "ufunc": ufunc}
+    content = {
+        **plain,
+        **UFUNCS,
+        **FUNCTIONS,
+        "ndarray": ndarray,
+        "ufunc": ufunc,
+        "RawModule": RawModule,
+    }
     content |= {"cuda": modules["cupy.cuda"], "__version__": API["version"]}
     content["is_available"] = cuda["is_available"]
     special = StandIn("cupyx.scipy.special", frozenset(SPECIAL), dict(SPECIAL))

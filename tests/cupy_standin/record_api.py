@@ -28,7 +28,11 @@ def signature(function: Any) -> str:
         line = (function.__doc__ or "").partition("\n")[0]
         inside = re.search(r"\((.*?)\)(?: ->|$)", line)
         # Cython writes types into it, `int device`; those of its own types it keeps to itself.
-        text = re.sub(r"\b(?:int|bint|size_t|Py_ssize_t) (?=\w)", "", inside[1] if inside else "")
+        text = re.sub(
+            r"\b(?:int|bint|bool|size_t|Py_ssize_t|str|tuple) (?=\w)",
+            "",
+            inside[1] if inside else "",
+        )
         return f"({text})"
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
     text = str(inspect.Signature(plain))
@@ -59,6 +63,8 @@ def record() -> dict[str, Any]:
     methods = {n: getattr(cupy.ndarray, n) for n in dir(cupy.ndarray) if not n.startswith("_")}
     runtime = {n: getattr(cupy.cuda.runtime, n) for n in dir(cupy.cuda.runtime) if n[0].islower()}
     plain = {n: f for n, f in functions.items() if inspect.isroutine(f)}
+    raw = {"RawModule": cupy.RawModule, "RawKernel": cupy.RawKernel}
+    raw |= {f"RawModule.{n}": getattr(cupy.RawModule, n) for n in ("compile", "get_function")}
     called = {n: f for n, f in methods.items() if callable(f)}
     drive = {n: f for n, f in runtime.items() if callable(f) and n.startswith(("get", "set"))}
     return {
@@ -69,6 +75,7 @@ def record() -> dict[str, Any]:
         "ndarray": " ".join(sorted(methods)),
         "signatures": {n: signature(f) for n, f in plain.items()},
         "cupyx_signatures": {"scatter_add": signature(cupyx.scatter_add)},
+        "raw": {n: signature(f) for n, f in raw.items()},
         "methods": {n: signature(f) for n, f in called.items()},
         "runtime": {n: signature(f) for n, f in sorted(drive.items())},
         "ufuncs": {n: " ".join(types) for n, types in sorted(ufunc_types().items())},

@@ -1,0 +1,31 @@
+"""CUDA kernels behind the port's kernel points: a file a family, loaded when its first kernel is
+wanted, with its source beside it in CUDA C++ (``.cu``).
+
+A kernel point that has none here runs its reference body, as every one does of arrays that its
+kernel does not accept.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tinygrad_bn.backend import Kernel
+
+FAMILIES: dict[str, str] = {}
+"""The file of each kernel point's kernel."""
+
+
+class Kernels(dict[str, "Kernel | None"]):
+    """The kernels by the name of their kernel point; None where there is none."""
+
+    def __missing__(self, name: str) -> Kernel | None:
+        family = FAMILIES.get(name)
+        if family is None:
+            self[name] = None
+            return None
+        self.update(import_module(f"{__name__}.{family}").KERNELS)
+        return self[name]
+
+    def get(self, name: str, default: Kernel | None = None) -> Kernel | None:  # type: ignore[override]
+        """The kernel of that name; its family is loaded first."""
+        return self[name]

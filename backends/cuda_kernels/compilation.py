@@ -1,0 +1,148 @@
+"""Kernels compiled by NVRTC when they are first wanted, through ``cupy.RawModule``.
+
+CuPy keeps what it has compiled on disk, by source and GPU: the second process compiles nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cupy
+import numpy as np
+
+from tinygrad_bn.backend import Array
+from tinygrad_bn.errors import BackendError
+
+HERE = Path(__file__).parent
+INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+OPTIONS = ("-std=c++17",)
+TYPES = {"float32": "float", "float16": "f16", "bfloat16": "bf16", "float64": "double"}
+"""The dtypes of NumPy and what ``numbers.cuh`` calls them."""
+
+VECTOR_BYTES = 16
+NULL = np.uint64(0)
+"""The null pointer: CuPy has none for a kernel, and takes None for something else."""
+
+i32, f32, f64 = np.int32, np.float32, np.float64
+
+
+class Source:
+    """A ``.cu`` file, and the kernels of it that may be launched: templates with their arguments.
+
+    Each is compiled by itself, for each GPU, when it is first launched there.
+    """
+
+    def __init__(self, file: str, kernels: Iterable[str]) -> None:
+        self.file = file
+        self.kernels = tuple(kernels)
+        self._compiled: dict[tuple[str, int], Any] = {}
+        self._compiling = threading.Lock()
+
+    @property
+    def text(self) -> str:
+        """The source, with the headers of this folder in their places."""
+        return expanded(self.file)
+
+    def launch(
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[Any],
+        shared: int = 0,
+    ) -> None:
+        """Let the current GPU execute a kernel, in the order of its current stream.
+
+        Parameters
+        ----------
+        args : arrays of the GPU in C order, and NumPy's scalars of exactly the dtypes that the
+            kernel declares: CuPy sends as many bytes as they have, and 8 for a number of Python.
+        shared : bytes of dynamic shared memory.
+
+        Raises
+        ------
+        BackendError
+            If the kernel cannot be compiled here.
+        """
+        key = kernel, cupy.cuda.runtime.getDevice()
+        run = self._compiled.get(key) or self._compile(key)
+        run(grid, block, args, shared_mem=shared)
+
+    def _compile(self, key: tuple[str, int]) -> Any:
+        kernel, device = key
+        assert kernel in self.kernels, f"{self.file} declares no {kernel}"
+        with self._compiling:
+            if key not in self._compiled:
+                module = cupy.RawModule(code=self.text, options=OPTIONS, name_expressions=(kernel,))
+                try:
+                    module.compile()
+                except (cupy.cuda.compiler.CompileException, RuntimeError, OSError) as error:
+                    raise BackendError(why_not(self.file, kernel, device, error)) from error
+                self._compiled[key] = module.get_function(kernel)
+        return self._compiled[key]
+
+
+@cache
+def expanded(file: str) -> str:
+    """A source with its headers in it, each once, and lines that say which file they are from."""
+    seen: set[str] = set()
+
+    def text(name: str) -> str:
+        seen.add(name)
+        content = (HERE / name).read_text(encoding="utf-8")
+
+        def header(match: re.Match[str]) -> str:
+            line = content.count("\n", 0, match.start()) + 2
+            inside = "" if match[1] in seen else text(match[1])
+            return f'{inside}\n#line {line} "{name}"'
+
+        return f'#line 1 "{name}"\n' + INCLUDE.sub(header, content)
+
+    return text(file)
+
+
+def why_not(file: str, kernel: str, device: int, error: Exception) -> str:
+    """Why a kernel cannot be had, and what to do."""
+    properties = cupy.cuda.runtime.getDeviceProperties(device)
+    reason = str(error).strip().partition("\n")[0]
+    return (
+        f"cuda:{device} (compute capability {properties['major']}.{properties['minor']}) gets no "
+        f"kernel {kernel} of {file}: {reason}; "
+        "install tinygrad-bn[cuda13], or tinygrad-bn[cuda12] for an older driver, whose CuPy "
+        "brings its compiler; `with tinygrad_bn.reference_kernels():` does without kernels"
+    )
+
+
+@cache
+def multiprocessors(device: int) -> int:
+    """How many of them a GPU has, over which blocks are spread."""
+    return int(cupy.cuda.runtime.getDeviceProperties(device)["multiProcessorCount"])
+
+
+@cache
+def _tickets(device: int, stream: int, count: int) -> Array:
+    return cupy.zeros(count, np.uint32)
+
+
+def tickets(count: int) -> Array:
+    """Counters at zero, for blocks to learn which of them ends last; who uses them leaves them so.
+
+    Each stream has its own: kernels of one stream never run at once.
+    """
+    device = cupy.cuda.runtime.getDevice()
+    room = max(1024, 1 << (count - 1).bit_length())
+    return _tickets(device, cupy.cuda.get_current_stream().ptr, room)
+
+
+def vector_width(*arrays: Array, along: int) -> int:
+    """How many elements a thread may load at once: 16 bytes of them, where the length ``along``
+    which they lie is a multiple of that and all arrays begin at one; else 1.
+    """
+    width = VECTOR_BYTES // arrays[0].dtype.itemsize
+    aligned = all(x.data.ptr % VECTOR_BYTES == 0 for x in arrays)
+    return width if along % width == 0 and aligned else 1
