@@ -63,12 +63,16 @@ from tinygrad_bn.tensors import Parameter as Parameter
 from tinygrad_bn.tensors import Tensor as Tensor
 
 if _TYPE_CHECKING:
+    from tinygrad_bn import amp as amp
     from tinygrad_bn import capture as capture
     from tinygrad_bn import data as data
     from tinygrad_bn import distributed as distributed
     from tinygrad_bn import io as io
     from tinygrad_bn import optim as optim
     from tinygrad_bn import utils as utils
+    from tinygrad_bn.amp import autocast as autocast
+    from tinygrad_bn.amp import get_autocast_dtype as get_autocast_dtype
+    from tinygrad_bn.amp import is_autocast_enabled as is_autocast_enabled
     from tinygrad_bn.capture.compiled import compile as compile
     from tinygrad_bn.io import load as load
     from tinygrad_bn.io import save as save
@@ -76,11 +80,14 @@ if _TYPE_CHECKING:
     from tinygrad_bn.trainer import fit as fit
 
 # What is loaded when it is first asked for, so that an import costs little more than NumPy's.
-_PACKAGES = ("capture", "data", "distributed", "io", "optim", "utils")
+_PACKAGES = ("amp", "capture", "data", "distributed", "io", "optim", "utils")
 _FUNCTIONS = {
+    "autocast": "amp",
     "compile": "capture",
     "evaluate": "trainer",
     "fit": "trainer",
+    "get_autocast_dtype": "amp",
+    "is_autocast_enabled": "amp",
     "load": "io",
     "save": "io",
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.order import amax, amin
 from tinygrad_bn.ops.promotion import cast, require_tensor
 from tinygrad_bn.ops.reduce import sum
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["norm", "vector_norm"]
 
 
+@under_autocast
 def norm(
     A: Tensor,
     ord: float | str | None = None,

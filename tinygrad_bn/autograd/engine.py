@@ -286,7 +286,11 @@ def backward(
     roots = variables(tensors, "outputs")
     given = None if grad_tensors is None else as_sequence(grad_tensors)
     targets = None if inputs is None else variables(inputs, "inputs")
-    with config.set_grad_enabled(create_graph), current(roots[0].backend):
+    with (
+        config.set_grad_enabled(create_graph),
+        config.without_autocast(),
+        current(roots[0].backend),
+    ):
         start = seeds(roots, given, create_graph)
         found = chain_rule(
             roots,
@@ -335,7 +339,11 @@ def grad(
     for target in targets:
         if not target.requires_grad:
             raise GradientError("expected inputs that require a gradient, got one that does not")
-    with config.set_grad_enabled(create_graph), current(roots[0].backend):
+    with (
+        config.set_grad_enabled(create_graph),
+        config.without_autocast(),
+        current(roots[0].backend),
+    ):
         start = seeds(roots, given, create_graph)
         found = chain_rule(
             roots,

@@ -10,6 +10,7 @@ from tinygrad_bn.creation import empty
 from tinygrad_bn.errors import ShapeError
 from tinygrad_bn.nn import init
 from tinygrad_bn.nn.module import Module
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.linear import linear
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.tensors import Parameter, Tensor
@@ -123,6 +124,7 @@ class Bilinear(Module):
         )
 
 
+@under_autocast
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input1ᵀ Wₖ input2 + bₖ for every k.
 

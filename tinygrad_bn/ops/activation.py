@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import is_floating, require_tensor
 from tinygrad_bn.ops.shape import one_axis
@@ -219,6 +220,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     return activate(Mish, input)
 
 
+@under_autocast
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * input)) / beta; input itself where beta * input > threshold."""
     if not beta:

@@ -15,6 +15,7 @@ from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.dtypes import float32, int64
 from tinygrad_bn.errors import ArgumentError, DtypeError, GradientError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.loss import require_reduction, without_nan_targets
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.probability import log_sum
@@ -294,6 +295,7 @@ def batched(
     return single.reshape(())
 
 
+@under_autocast
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -358,6 +360,7 @@ def cross_entropy(
     return without_nan_targets(loss, target, reduction)
 
 
+@under_autocast
 def nll_loss(
     input: Tensor,
     target: Tensor,

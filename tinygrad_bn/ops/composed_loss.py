@@ -11,6 +11,7 @@ from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.elementwise import broadcastable, clamp, where
 from tinygrad_bn.ops.fresh import new_full
 from tinygrad_bn.ops.loss import reduce, require_broadcast, require_pair, require_reduction
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["cosine_similarity"]
 
 
+@under_autocast
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between x1 and x2 along ``dim``; they broadcast.
 
@@ -42,6 +44,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return cast(sum(a * b, dim) / (norm_a * norm_b), dtype)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
@@ -63,6 +66,7 @@ def cosine_embedding_loss(
     return reduce(where(target == 1, 1 - cosine, apart), reduction)
 
 
+@under_autocast
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, *, reduction: str = "mean"
 ) -> Tensor:
@@ -79,6 +83,7 @@ def hinge_embedding_loss(
     return reduce(where(target != -1, input, 0.0) + apart, reduction)
 
 
+@under_autocast
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
@@ -90,6 +95,7 @@ def margin_ranking_loss(
     return reduce(clamp(margin - target * (input1 - input2), min=0), reduction)
 
 
+@under_autocast
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -141,6 +147,7 @@ def refuse_negative(backend: Backend, var: Array) -> None:
         raise RangeError("expected variances ≥ 0, got negative ones")
 
 
+@under_autocast
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.promotion import promote, require_tensor
 from tinygrad_bn.ops.reduce import sum
 from tinygrad_bn.ops.shape import permute, reshape
@@ -104,6 +105,7 @@ def sizes_of(operands: list[Tensor], terms: list[str]) -> dict[str, int]:
     return sizes
 
 
+@under_autocast
 def einsum(equation: str, *operands: Any) -> Tensor:
     """The sum of products that ``equation`` says: ``"ij,jk->ik"`` is a matrix product.
 

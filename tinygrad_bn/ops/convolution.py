@@ -12,6 +12,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.norm_arguments import require_channels, require_floats
 from tinygrad_bn.ops.windows import Pairs, Windows, numbers, on_both_sides, require_room
 from tinygrad_bn.ops.wiring import Wiring, convolved, correlated, spread
@@ -214,6 +215,7 @@ def convolution(
     return y if x is input else y.squeeze(0)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -229,6 +231,7 @@ def conv1d(
     return convolution(1, input, weight, bias, stride, padding, dilation, groups, axis)
 
 
+@under_autocast
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -275,6 +278,7 @@ def conv2d(
     return convolution(2, input, weight, bias, stride, padding, dilation, groups, axis)
 
 
+@under_autocast
 def conv3d(
     input: Tensor,
     weight: Tensor,

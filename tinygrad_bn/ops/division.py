@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.elementwise import Binary, binary, broadcastable, without_gradient
 from tinygrad_bn.ops.promotion import cast, is_floating, pair, promote, result_type
 
@@ -74,6 +75,7 @@ def div(input: Tensor, other: Tensor | float, *, rounding_mode: str | None = Non
     )
 
 
+@under_autocast
 def rdiv(input: Tensor, other: Tensor | float) -> Tensor:
     """other / input."""
     return div(other, input)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError, TinygradError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.promotion import (
     FLOAT,
     cast,
@@ -239,6 +240,7 @@ def rsub(input: Tensor, other: Tensor | float) -> Tensor:
     return binary(Sub, other, input)
 
 
+@under_autocast
 def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
     """input ** exponent; integers to negative powers are refused, as in NumPy.
 
@@ -264,6 +266,7 @@ def pow(input: Tensor | float, exponent: Tensor | float) -> Tensor:
         raise ArgumentError(f"expected powers ≥ 0 of integers, got others: {error}") from None
 
 
+@under_autocast
 def rpow(input: Tensor, other: float) -> Tensor:
     """other ** input."""
     return pow(other, input)
@@ -287,6 +290,7 @@ def minimum(input: Tensor, other: Tensor) -> Tensor:
     return binary(Extremum, input, other, greater=False)
 
 
+@under_autocast
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """The angle, in radians, of the point with height input and abscissa other."""
     return Atan2.apply(*promote(input, other, floating=True))  # type: ignore[no-any-return]

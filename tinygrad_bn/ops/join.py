@@ -10,6 +10,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.promotion import cast, promote, require_tensor, result_type
 from tinygrad_bn.ops.shape import broadcast_to, one_axis, reshape, sizes, squeeze
 
@@ -84,6 +85,7 @@ def as_list(tensors: Any) -> list[Tensor]:
     return list(tensors)
 
 
+@under_autocast
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along an axis, in their common dtype; other axes agree.
 
@@ -107,6 +109,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return Concatenate.apply(*promote(*xs), dim=axis)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors, all of one shape, along a new axis at ``dim``, in their common dtype."""
     xs = as_list(tensors)

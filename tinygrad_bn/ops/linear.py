@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.promotion import is_floating, pair, require_tensor
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Linear(Function):
         return dx, dweight, xp.sum(dy, axis=0) if self.needs[2] else None
 
 
+@under_autocast
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The product of matrices, of stacks of them (leading axes broadcast), or with vectors.
 
@@ -122,12 +124,14 @@ def require_ranks(expected: str, *operands: tuple[Tensor, int]) -> None:
             )
 
 
+@under_autocast
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices, (n, k) @ (k, m)."""
     require_ranks("(n, k) @ (k, m)", (input, 2), (mat2, 2))
     return matmul(input, mat2)
 
 
+@under_autocast
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two stacks of matrices, (b, n, k) @ (b, k, m); nothing broadcasts."""
     require_ranks("(b, n, k) @ (b, k, m)", (input, 3), (mat2, 3))
@@ -136,12 +140,14 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     return matmul(input, mat2)
 
 
+@under_autocast
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix and a vector, (n, k) @ (k,)."""
     require_ranks("(n, k) @ (k,)", (input, 2), (vec, 1))
     return matmul(input, vec)
 
 
+@under_autocast
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The scalar product of two vectors."""
     require_ranks("(n,) @ (n,)", (input, 1), (tensor, 1))
@@ -169,6 +175,7 @@ def plus(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
     return scaled if beta == 0 else scaled + (input if beta == 1 else input * beta)
 
 
+@under_autocast
 def addmm(
     input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
@@ -176,6 +183,7 @@ def addmm(
     return plus(input, mm(mat1, mat2), beta, alpha)
 
 
+@under_autocast
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
@@ -183,6 +191,7 @@ def baddbmm(
     return plus(input, bmm(batch1, batch2), beta, alpha)
 
 
+@under_autocast
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The affine map of a layer: input @ weight.T + bias, all of one dtype.
 

@@ -11,6 +11,7 @@ from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.errors import ArgumentError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.elementwise import broadcastable
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import promote, require_tensor
@@ -237,18 +238,21 @@ def require_broadcast(x: Tensor, input: Tensor, name: str) -> None:
         raise ShapeError(f"expected a {name} that broadcasts to {input.shape}, got {x.shape}")
 
 
+@under_autocast
 def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """(input - target)²; shapes must be equal, where PyTorch broadcasts them with a warning."""
     require_reduction(reduction)
     return compare(SquaredError, input, target, reduction)
 
 
+@under_autocast
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """|input - target|."""
     require_reduction(reduction)
     return compare(AbsoluteError, input, target, reduction)
 
 
+@under_autocast
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
 ) -> Tensor:
@@ -259,6 +263,7 @@ def huber_loss(
     return compare(HuberError, input, target, reduction, width=delta, scale=1.0)
 
 
+@under_autocast
 def smooth_l1_loss(
     input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor:
@@ -271,6 +276,7 @@ def smooth_l1_loss(
     return compare(HuberError, input, target, reduction, width=beta, scale=1 / beta)
 
 
+@under_autocast
 def kl_div(
     input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False
 ) -> Tensor:
@@ -299,6 +305,7 @@ def refuse_outside_unit(backend: Backend, x: Array, name: str) -> None:
         raise RangeError(f"expected probabilities within [0, 1] as the {name}, got others")
 
 
+@under_autocast
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
 ) -> Tensor:
@@ -333,6 +340,7 @@ def binary_cross_entropy(
     )
 
 
+@under_autocast
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,

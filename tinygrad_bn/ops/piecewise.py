@@ -11,6 +11,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.activation import Activation, activate, require_floats
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import require_tensor
 
@@ -126,6 +127,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     return activate(LeakyRelu, input, slope=negative_slope)
 
 
+@under_autocast
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """input where it is positive, weight * input elsewhere.
 

@@ -12,6 +12,7 @@ from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import BackendError, DtypeError, RangeError, ShapeError
 from tinygrad_bn.ops import elementwise
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.index import EVERYTHING, AddAt, GetItem, getitem, nonzero, require_within
 from tinygrad_bn.ops.promotion import cast, category, require_tensor, result_type
 from tinygrad_bn.ops.shape import broadcast_shapes, broadcast_to, one_axis, reshape
@@ -134,6 +135,7 @@ def source(x: Tensor, i: Tensor, src: Tensor) -> Tensor:
     return src if src.shape == i.shape else src[tuple(slice(n) for n in i.shape)]
 
 
+@under_autocast
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """input with src[i][j][k] added at [i][index[i][j][k]][k], for dim 1 of three."""
     x, i, axis = placed(input, dim, index)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.max_pooling import MaxPool
 from tinygrad_bn.ops.mixing import Mix, Table
 from tinygrad_bn.ops.norm_arguments import require_floats
@@ -205,6 +206,7 @@ def avg_pool2d(
     )
 
 
+@under_autocast
 def avg_pool3d(
     input: Tensor,
     kernel_size: Any,

@@ -8,6 +8,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import cast, is_floating, require_tensor
 from tinygrad_bn.ops.shape import one_axis
@@ -73,6 +74,7 @@ def along(
     return operation.apply(input, dim=at)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """exp(input) / sum(exp(input)) along ``dim``: positive, and of sum 1.
 
@@ -88,11 +90,13 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     return along(Softmax, input, dim, dtype, "softmax")
 
 
+@under_autocast
 def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """The logarithm of `softmax`, exact to rounding also where that rounds to 0."""
     return along(LogSoftmax, input, dim, dtype, "log_softmax")
 
 
+@under_autocast
 def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """softmax(-input)."""
     require_tensor(input)

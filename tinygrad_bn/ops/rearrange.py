@@ -10,6 +10,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.index import AddAt, GetItem, whole_numbers
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.ops.shape import (
@@ -311,6 +312,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     return AddAt.apply(input, shape=(size, size), index=index)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal."""
     require_tensor(input)

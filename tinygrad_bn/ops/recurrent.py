@@ -24,6 +24,7 @@ from typing import Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.join import cut
 from tinygrad_bn.ops.linear import transposed
 from tinygrad_bn.ops.recurrent_steps import (
@@ -253,3 +254,9 @@ class GRUSequence(Recurrence):
     ) -> tuple[Array, Array, Array | None, list[Array]]:
         da, da_h, direct = gru_step_grad(self.backend, dh, kept[0], h)
         return da, da_h, direct, drest
+
+
+@under_autocast
+def recurrence(cell: type[Recurrence], *operands: Any, **options: Any) -> Any:
+    """The output and the last states of a cell along packed sequences; see `Recurrence.forward`."""
+    return cell.apply(*operands, **options)

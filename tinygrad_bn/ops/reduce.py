@@ -10,6 +10,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.dtypes import as_dtype, int64
 from tinygrad_bn.errors import DtypeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.elementwise import without_gradient
 from tinygrad_bn.ops.join import concatenate
 from tinygrad_bn.ops.promotion import cast, is_floating, require_tensor
@@ -146,6 +147,7 @@ def summable(input: Tensor, dtype: Any) -> Tensor:
     return input if is_floating(input.array.dtype) else cast(input, int64)
 
 
+@under_autocast
 def sum(
     input: Tensor,
     dim: int | Sequence[int] | None = None,
@@ -182,6 +184,7 @@ def mean(
     return Mean.apply(input, dims=axes(dim, input.array.ndim), keepdim=keepdim)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def prod(
     input: Tensor,
     dim: int | Sequence[int] | None = None,
@@ -194,6 +197,7 @@ def prod(
     return Prod.apply(input, dims=axes(dim, input.array.ndim), keepdim=keepdim)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The running sum along ``dim``; of integers and booleans in int64."""
     input = summable(input, dtype)
@@ -201,6 +205,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return CumSum.apply(input, dim=at) if input.array.ndim else input.clone()
 
 
+@under_autocast
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The running product along ``dim``; of integers and booleans in int64.
 

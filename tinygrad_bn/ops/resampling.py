@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.mixing import Row, Table
 from tinygrad_bn.ops.norm_arguments import require_floats
 from tinygrad_bn.ops.pooling import adaptive_average_pool, averaged
@@ -91,6 +92,7 @@ def resampled(size: int, count: int, factor: float | None, mode: str, corners: b
     return Table([RULES[mode](source(place), size) for place in range(count)], size)
 
 
+@under_autocast
 def interpolate(
     input: Tensor,
     size: Any = None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.moments import wide
 from tinygrad_bn.ops.norm_arguments import require_eps, require_floats
 from tinygrad_bn.ops.shape import axes
@@ -130,6 +131,7 @@ def neighbours(xp: Any, x: Array, size: int) -> Array:
     return sums[:, :-1] + x[:, size - 1 :] if size % 2 else sums
 
 
+@under_autocast
 def normalize(
     input: Tensor, p: float = 2.0, dim: int | Sequence[int] | None = 1, eps: float = 1e-12
 ) -> Tensor:
@@ -186,6 +188,7 @@ def scale_of(x: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
     return x.wrap_like(scale)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def local_response_norm(
     input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:

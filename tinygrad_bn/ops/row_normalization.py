@@ -16,6 +16,7 @@ from tinygrad_bn.backend import Array
 from tinygrad_bn.config import recomputing
 from tinygrad_bn.dtypes import finfo, float32
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.batch_normalization import Moments, move_towards, normalized_by_running
 from tinygrad_bn.ops.norm_arguments import (
     axis_of_channels,
@@ -100,6 +101,7 @@ class RowNormMoments(RowNorm):
         return super().forward(x, weight, bias, **options), self.mean, self.var
 
 
+@under_autocast
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int] | int,
@@ -128,6 +130,7 @@ def layer_norm(
     return RowNorm.apply(input, weight, bias, rows=rows, eps=eps)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def rms_norm(
     input: Tensor,
     normalized_shape: Sequence[int] | int,
@@ -186,6 +189,7 @@ def trailing_rows(
     return math.prod(input.shape[: -len(shape)]), 1, math.prod(shape), 1
 
 
+@under_autocast
 def group_norm(
     input: Tensor,
     num_groups: int,

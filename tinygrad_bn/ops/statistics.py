@@ -10,6 +10,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import ArgumentError, DtypeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.elementwise import Binary, broadcastable
 from tinygrad_bn.ops.order import amax, amin
 from tinygrad_bn.ops.promotion import cast, floating, is_floating, promote, require_tensor
@@ -224,6 +225,7 @@ def std_mean(
     return std(input, dim, unbiased, keepdim, correction=correction), mean(input, over, keepdim)
 
 
+@under_autocast
 def vector_norm(
     x: Tensor,
     ord: float = 2,
@@ -261,6 +263,7 @@ def vector_norm(
     return Norm.apply(x, p=ord, dims=axes(dim, x.array.ndim), keepdim=keepdim)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def norm(
     input: Tensor,
     p: float | str = "fro",
@@ -280,6 +283,7 @@ def norm(
     return vector_norm(input, 2 if p == "fro" else p, dim, keepdim, dtype=dtype)  # type: ignore[arg-type]
 
 
+@under_autocast
 def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
     """log Σ exp(input) over ``dim``, without overflow; -inf over nothing, or nothing but -inf."""
     x = floating(input)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.errors import ArgumentError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.convolution import (
     Spread,
     batch_of,
@@ -81,6 +82,7 @@ def with_border(x: Tensor, bias: Tensor | None, widths: list[int], axis: int) ->
     return y + (bias if axis == -1 else bias.reshape(-1, *(1 for _ in widths)))
 
 
+@under_autocast
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -99,6 +101,7 @@ def conv_transpose1d(
     )
 
 
+@under_autocast
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -143,6 +146,7 @@ def conv_transpose2d(
     )
 
 
+@under_autocast
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.promotion import floating
 
 if TYPE_CHECKING:
@@ -136,16 +137,19 @@ def cos(input: Tensor) -> Tensor:
     return Cos.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def tan(input: Tensor) -> Tensor:
     """The tangent of an angle in radians."""
     return Tan.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def asin(input: Tensor) -> Tensor:
     """The angle, in radians, whose sine is input."""
     return Asin.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def acos(input: Tensor) -> Tensor:
     """The angle, in radians, whose cosine is input."""
     return Acos.apply(floating(input))  # type: ignore[no-any-return]
@@ -156,11 +160,13 @@ def atan(input: Tensor) -> Tensor:
     return Atan.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def sinh(input: Tensor) -> Tensor:
     """The hyperbolic sine."""
     return Sinh.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def cosh(input: Tensor) -> Tensor:
     """The hyperbolic cosine."""
     return Cosh.apply(floating(input))  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.elementwise import without_gradient
 from tinygrad_bn.ops.promotion import FLOAT, category, floating, is_floating, require_tensor
 
@@ -207,31 +208,37 @@ def abs(input: Tensor) -> Tensor:
     return Abs.apply(input)  # type: ignore[no-any-return]
 
 
+@under_autocast
 def exp(input: Tensor) -> Tensor:
     """e ** input."""
     return Exp.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def expm1(input: Tensor) -> Tensor:
     """e ** input - 1, without cancellation near 0."""
     return Expm1.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def log(input: Tensor) -> Tensor:
     """The natural logarithm; -inf at 0, NaN below."""
     return Log.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def log2(input: Tensor) -> Tensor:
     """The logarithm to base 2."""
     return log(input) * (1 / math.log(2))
 
 
+@under_autocast
 def log10(input: Tensor) -> Tensor:
     """The logarithm to base 10."""
     return log(input) * (1 / math.log(10))
 
 
+@under_autocast
 def log1p(input: Tensor) -> Tensor:
     """log(1 + input), without cancellation near 0."""
     return Log1p.apply(floating(input))  # type: ignore[no-any-return]
@@ -242,11 +249,13 @@ def sqrt(input: Tensor) -> Tensor:
     return Sqrt.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def rsqrt(input: Tensor) -> Tensor:
     """1 / sqrt(input)."""
     return Rsqrt.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def reciprocal(input: Tensor) -> Tensor:
     """1 / input."""
     return Reciprocal.apply(floating(input))  # type: ignore[no-any-return]
@@ -262,6 +271,7 @@ def erf(input: Tensor) -> Tensor:
     return Erf.apply(floating(input))  # type: ignore[no-any-return]
 
 
+@under_autocast
 def erfinv(input: Tensor) -> Tensor:
     """The number whose erf is input, for input within (-1, 1)."""
     return Erfinv.apply(floating(input))  # type: ignore[no-any-return]

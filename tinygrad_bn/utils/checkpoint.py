@@ -32,6 +32,7 @@ class Segment:
         self.generator = generator_on(args[self.positions[0]].backend) if preserve else None
         self.state = self.generator.get_state() if self.generator is not None else None
         self.recording = config.Recording()
+        self.region = config.autocasting.get()
 
     def run(self, tensors: Sequence[Any]) -> Any:
         """Call the function with other tensors for its tensor arguments."""
@@ -45,11 +46,13 @@ class Segment:
             config.recording.reset(token)
 
     def rerun(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
-        """Call it as it was called before: the same random numbers and running statistics, and no
-        step counted.
+        """Call it as it was called before: the same random numbers, running statistics and dtypes,
+        and no step counted.
         """
         self.recording.rewind()
         token = config.recomputing.set(True)
+        region = None if self.region is None else self.region.anew()  # casts have graphs to free
+        outside = config.autocasting.set(region)
         present = self.generator.get_state() if self.generator is not None else None
         try:
             if self.generator is not None:
@@ -57,6 +60,7 @@ class Segment:
             with config.enable_grad():
                 return tuple(as_sequence(self.run(tensors)))
         finally:
+            config.autocasting.reset(outside)
             config.recomputing.reset(token)
             if self.generator is not None:
                 self.generator.set_state(present)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import brings_together
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.tensors import Tensor
 
@@ -27,14 +28,15 @@ def require_nonlinearity(nonlinearity: str) -> None:
 
 
 def require_like(weight: Tensor, x: Any, name: str) -> None:
-    """Refuse what is no tensor of the weight's dtype where the weight is.
+    """Refuse what is no tensor of the weight's dtype where the weight is; inside of `autocast`, which
+    casts both, any float will do.
 
     Raises
     ------
     DtypeError, BackendError
     """
     require_tensor(x, name)
-    if x.dtype != weight.dtype:
+    if x.dtype != weight.dtype and not brings_together(weight, x):
         raise DtypeError(f"expected {name} of the weights' {weight.dtype}, got {x.dtype}")
     if x.backend is not weight.backend:
         raise BackendError(f"expected {name} on {weight.device}, got one on {x.device}")

@@ -15,7 +15,13 @@ from tinygrad_bn.nn.recurrent.arguments import (
     require_sizes,
     require_state,
 )
-from tinygrad_bn.ops.recurrent import GRUSequence, LSTMSequence, Recurrence, RNNSequence
+from tinygrad_bn.ops.recurrent import (
+    GRUSequence,
+    LSTMSequence,
+    Recurrence,
+    RNNSequence,
+    recurrence,
+)
 from tinygrad_bn.tensors import Parameter, Tensor
 
 
@@ -73,7 +79,9 @@ class RNNCellBase(Module):
         x, *before = (t.unsqueeze(0) for t in (input, *states)) if alone else (input, *states)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
         sizes = (x.shape[0],)
-        _, *after = self.sequence.apply(x, *weights, *before, sizes=sizes, reverse=False, **options)
+        _, *after = recurrence(
+            self.sequence, x, *weights, *before, sizes=sizes, reverse=False, **options
+        )
         return [state.squeeze(0) for state in after] if alone else after
 
     def extra_repr(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_bn.errors import ArgumentError, DtypeError
 from tinygrad_bn.nn.recurrent.arguments import require_nonlinearity
 from tinygrad_bn.nn.recurrent.base import RNNBase, Sequences
-from tinygrad_bn.ops.recurrent import GRUSequence, LSTMSequence, RNNSequence
+from tinygrad_bn.ops.recurrent import GRUSequence, LSTMSequence, RNNSequence, recurrence
 from tinygrad_bn.tensors import Tensor
 
 
@@ -86,8 +86,14 @@ class RNN(RNNBase):
         self, suffix: str, x: Tensor, states: list[Tensor], sequences: Sequences, reverse: bool
     ) -> tuple[Tensor, ...]:
         relu = self.nonlinearity == "relu"
-        return RNNSequence.apply(  # type: ignore[no-any-return]
-            x, *self.weights(suffix), *states, sizes=sequences.sizes, reverse=reverse, relu=relu
+        return recurrence(  # type: ignore[no-any-return]
+            RNNSequence,
+            x,
+            *self.weights(suffix),
+            *states,
+            sizes=sequences.sizes,
+            reverse=reverse,
+            relu=relu,
         )
 
 
@@ -169,8 +175,8 @@ class LSTM(RNNBase):
     def one_direction(
         self, suffix: str, x: Tensor, states: list[Tensor], sequences: Sequences, reverse: bool
     ) -> tuple[Tensor, ...]:
-        return LSTMSequence.apply(  # type: ignore[no-any-return]
-            x, *self.weights(suffix), *states, sizes=sequences.sizes, reverse=reverse
+        return recurrence(  # type: ignore[no-any-return]
+            LSTMSequence, x, *self.weights(suffix), *states, sizes=sequences.sizes, reverse=reverse
         )
 
 
@@ -239,6 +245,6 @@ class GRU(RNNBase):
     def one_direction(
         self, suffix: str, x: Tensor, states: list[Tensor], sequences: Sequences, reverse: bool
     ) -> tuple[Tensor, ...]:
-        return GRUSequence.apply(  # type: ignore[no-any-return]
-            x, *self.weights(suffix), *states, sizes=sequences.sizes, reverse=reverse
+        return recurrence(  # type: ignore[no-any-return]
+            GRUSequence, x, *self.weights(suffix), *states, sizes=sequences.sizes, reverse=reverse
         )

@@ -39,6 +39,7 @@ class SpectralNorm(Reparametrization):
         super().__init__(name)
         self.iterations, self.axis, self.eps = iterations, axis, eps
 
+    @config.without_autocast()
     def __call__(self, module: Module) -> Tensor:
         weight = self.part(module, "orig")
         wide = at_least_float32(weight)
@@ -51,6 +52,7 @@ class SpectralNorm(Reparametrization):
         """Copies of u and v: the next iteration overwrites them, when a graph may need these."""
         return self.part(module, "u").clone(), self.part(module, "v").clone()
 
+    @config.without_autocast()
     def iterated(self, weight: Tensor, u: Tensor, v: Tensor, times: int) -> tuple[Tensor, Tensor]:
         """u and v after some more power iterations."""
         w = as_matrix(at_least_float32(weight.detach()), self.axis)
