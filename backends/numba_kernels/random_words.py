@@ -29,10 +29,9 @@ def lane(key: Any, low: Any, high: Any) -> tuple[Any, Any, Any, Any]:
     return x0, x1, x2, x3
 
 
-@compiled
-def philox(keys: Any, counter: Any, words: Any) -> None:
+@inlined
+def draw(key: Any, low: Any, high: Any, words: Any) -> None:
     """Four words from each lane, of the last as many as are wanted."""
-    key, low, high = keys[0], counter[0], counter[1]
     lanes = words.size // 4
     for i in range(lanes):
         x0, x1, x2, x3 = lane(key, low + np.uint64(i), high)
@@ -41,6 +40,11 @@ def philox(keys: Any, counter: Any, words: Any) -> None:
         rest = lane(key, low + np.uint64(lanes), high)
         for j in range(words.size % 4):
             words[4 * lanes + j] = rest[j]
+
+
+@compiled
+def philox(key: Any, counter: Any, words: Any) -> None:
+    draw(key[0], counter[0], counter[1], words)
 
 
 def philox_words(outs: tuple[Array, ...], key: Array, counter: Array, n: int) -> Call:

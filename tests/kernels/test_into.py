@@ -12,10 +12,11 @@ import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
+from tinygrad_bn.ops import dense
 
 pytest.importorskip("numba")
 families = pytest.importorskip("tinygrad_bn.backends.numba_kernels")
-assert tg.optim  # whose kernel points are declared when it is imported
+assert tg.optim, dense  # whose kernel points are declared when they are imported
 
 NUMPY = get_backend("numpy")
 Rng = np.random.Generator
@@ -131,6 +132,23 @@ def update(name: str, dtype: Any, whole: bool) -> Any:
     return made
 
 
+def layer(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+    """What makes the arguments of a step of a dense layer."""
+
+    def made(rng: Rng) -> tuple[Any, ...]:
+        x, dy = normal(rng, shape, dtype), normal(rng, shape, dtype)
+        state = rng.integers(0, 2**64, 3, np.uint64)
+        return {
+            "add_bias": (x, normal(rng, shape[1:], dtype)),
+            "column_sums": (x,),
+            "relu": (x,),
+            "relu_grad": (dy, x),
+            "dropped": (x, state[:1], state[1:], 0.7),
+        }[name]
+
+    return made
+
+
 def words(n: int) -> Any:
     def made(rng: Rng) -> tuple[Any, ...]:
         state = rng.integers(0, 2**64, 3, np.uint64)
@@ -153,6 +171,9 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
             kind = dtype, known, smoothing, other
             yield "softmax_cross_entropy", title, classes(False, *kind)
             yield "softmax_cross_entropy_grad_input", title, classes(True, *kind)
+        for name in ("add_bias", "column_sums", "relu", "relu_grad", "dropped"):
+            for shape in ((1, 1), (23, 37)):
+                yield name, f"{np.dtype(dtype).name}-{shape[0]}", layer(name, shape, dtype)
         for name in NUMBERS:
             for whole in (True, False):
                 title = f"{np.dtype(dtype).name}-{'whole' if whole else 'least'}"
