@@ -18,7 +18,7 @@ from tinygrad_bn.backend import VOCABULARY, Array, Backend, Kernel, get_backend
 from tinygrad_bn.errors import BackendError, DtypeError
 
 from .cuda_kernels import Kernels
-from .half import common_half, in_float32, wide_inside
+from .half import in_float32, wide_inside
 from .indexing import is_basic
 
 cupy: Any = None
@@ -36,28 +36,6 @@ NO_BFLOAT16_LOOP = (
     "where", "clip", "tril", "triu", "round", "max", "min", "argmax", "argmin", "sort", "argsort"
 )  # fmt: skip
 """Words that CuPy would answer in float32 for bfloat16, or not at all."""
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """The matrix product; of 16-bit floats accumulated in float32, rounded once.
-
-    cuBLAS does so by itself, on tensor cores, unless it splits the sum and adds rounded parts,
-    which it is told not to. For two vectors CuPy has a kernel that would round every product.
-    """
-    if common_half((a, b)) is None:
-        return cupy.matmul(a, b)
-    if a.size == b.size == a.shape[-1]:
-        return cupy.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
-    cublas = cupy.cuda.cublas
-    cublas.setMathMode(
-        cupy.cuda.Device().cublas_handle, cublas.CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
-    )
-    return cupy.matmul(a, b)
-
-
-def einsum(equation: str, *operands: Array) -> Array:
-    """Einstein summation, contracted pairwise."""
-    return cupy.einsum(equation, *operands, optimize=True)
 
 
 def remainder(a: Array, b: Array) -> Array:
@@ -129,10 +107,13 @@ def add_along_axis(shape: tuple[int, ...], indices: Array, values: Array, axis: 
 
 
 def vocabulary() -> SimpleNamespace:
-    """The words, as CuPy says them."""
+    """The words, as CuPy says them; products are cuBLASLt's."""
+    from .cublaslt.contraction import einsum  # which need CuPy
+    from .cublaslt.words import matmul
+
     own: dict[str, Callable[..., Any]] = {
         "matmul": matmul,
-        "einsum": in_float32(einsum),
+        "einsum": einsum,
         "remainder": in_float32(remainder, ("bfloat16",)),
         "reshape": reshape,
         "erf": special("erf"),

@@ -235,9 +235,11 @@ class TestErrors:
 class TestAgainstTheRealCupy:
     """Every call the adapter makes, against the names and signatures recorded from CuPy."""
 
+    folder = Path(adapter.__file__).parent
     calls = [
         node
-        for node in ast.walk(ast.parse(Path(adapter.__file__).read_text()))
+        for path in (folder / "cupy_backend.py", *sorted((folder / "cublaslt").glob("*.py")))
+        for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
     ]
 

@@ -64,6 +64,7 @@ from tinygrad_bn.tensors import Tensor as Tensor
 
 if _TYPE_CHECKING:
     from tinygrad_bn import amp as amp
+    from tinygrad_bn import backends as backends  # type: ignore[attr-defined]  # in ../backends
     from tinygrad_bn import capture as capture
     from tinygrad_bn import data as data
     from tinygrad_bn import distributed as distributed
@@ -80,7 +81,7 @@ if _TYPE_CHECKING:
     from tinygrad_bn.trainer import fit as fit
 
 # What is loaded when it is first asked for, so that an import costs little more than NumPy's.
-_PACKAGES = ("amp", "capture", "data", "distributed", "io", "optim", "utils")
+_PACKAGES = ("amp", "backends", "capture", "data", "distributed", "io", "optim", "utils")
 _FUNCTIONS = {
     "autocast": "amp",
     "compile": "capture",

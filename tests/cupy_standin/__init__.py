@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from .array import SilentOnGPU
 from .emulator import KernelFault, thread_order
-from .gpus import Traffic, count_traffic, math_modes, other_machine
+from .gpus import Traffic, count_traffic, other_machine
 from .modules import install, is_installed
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "count_traffic",
     "install",
     "is_installed",
-    "math_modes",
     "other_machine",
     "thread_order",
 ]

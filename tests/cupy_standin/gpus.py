@@ -33,6 +33,9 @@ class Machine:
     driver: int = 13020
     status: int = SUCCESS
     """What every call of the runtime fails with, where it is not SUCCESS."""
+    generation: int = 9
+    """The major number of the GPUs' compute capability."""
+    free_memory: int = 79 << 30
 
     def require(self) -> None:
         if self.status:
@@ -65,7 +68,7 @@ def count_traffic() -> Generator[Traffic]:
 
 @contextmanager
 def other_machine(**changes: int) -> Generator[None]:
-    """Another machine for a while: ``devices``, ``driver``, ``status``."""
+    """Another machine for a while, by the names of `Machine`."""
     before = replace(machine)
     vars(machine).update(changes)
     try:
@@ -103,7 +106,7 @@ def get_device_properties(device: int) -> dict[str, Any]:
     machine.require()
     return {
         "name": f"Stand-in GPU {device}".encode(),
-        "major": 9,
+        "major": machine.generation,
         "minor": 0,
         "totalGlobalMem": 80 << 30,
         "multiProcessorCount": 132,
@@ -150,52 +153,8 @@ class Device:
         traffic.synchronizations += 1
 
     @property
-    def cublas_handle(self) -> int:
-        return 1 + self.id
-
-    @property
     def mem_info(self) -> tuple[int, int]:
-        return 79 << 30, 80 << 30
-
-
-class Stream:
-    """A queue of work; here everything is done at once."""
-
-    null: Stream
-    ptr = 0
-
-    def __init__(
-        self,
-        null: bool = False,
-        non_blocking: bool = False,
-        ptds: bool = False,
-        priority: int | None = None,
-    ) -> None:
-        self.is_non_blocking = non_blocking
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        traffic.synchronizations += 1
-
-
-Stream.null = Stream(null=True)
-
-
-def get_current_stream(device_id: int = -1) -> Stream:
-    return Stream.null
-
-
-math_modes: list[tuple[int, int]] = []
-"""What cuBLAS was told, so that a test can see that it was."""
-
-
-def set_math_mode(handle: int, mode: int) -> None:
-    math_modes.append((handle, mode))
+        return machine.free_memory, 80 << 30
 
 
 runtime = SimpleNamespace(
@@ -206,7 +165,4 @@ runtime = SimpleNamespace(
     setDevice=set_device,
     getDeviceCount=get_device_count,
     getDeviceProperties=get_device_properties,
-)
-cublas = SimpleNamespace(
-    setMathMode=set_math_mode, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION=16
 )

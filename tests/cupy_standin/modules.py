@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from . import gpus
+from . import gpus, memory, streams
 from .array import ndarray
+from .cublaslt import PATHFINDER
 from .functions import FUNCTIONS, scatter_add
 from .raw_module import CompileException, RawModule
 from .record import API, names
@@ -44,11 +45,11 @@ def build() -> dict[str, StandIn]:
     """Every module by its name."""
     cuda = {
         "Device": gpus.Device,
-        "Stream": gpus.Stream,
-        "get_current_stream": gpus.get_current_stream,
+        "Stream": streams.Stream,
+        "get_current_stream": streams.get_current_stream,
+        "alloc": memory.alloc,
         "is_available": lambda: gpus.machine.devices > 0 and not gpus.machine.status,
         "runtime": gpus.runtime,
-        "cublas": gpus.cublas,
         "compiler": SimpleNamespace(CompileException=CompileException),
     }
     modules = {"cupy.cuda": StandIn("cupy.cuda", names("cuda"), cuda)}
@@ -63,6 +64,7 @@ def build() -> dict[str, StandIn]:
     }
     content |= {"cuda": modules["cupy.cuda"], "__version__": API["version"]}
     content["is_available"] = cuda["is_available"]
+    content["get_default_memory_pool"] = memory.get_default_memory_pool
     special = StandIn("cupyx.scipy.special", frozenset(SPECIAL), dict(SPECIAL))
     scipy = StandIn("cupyx.scipy", frozenset(), {"special": special})
     cupyx = StandIn("cupyx", names("cupyx"), {"scatter_add": scatter_add, "scipy": scipy})
@@ -90,4 +92,8 @@ def install() -> bool:
         for name in [n for n in sys.modules if n.split(".")[0] in ("cupy", "cupyx")]:
             del sys.modules[name]
     sys.modules.update(build())
+    pathfinder = StandIn("cuda.pathfinder", frozenset(), PATHFINDER)
+    if importlib.util.find_spec("cuda") is None:
+        sys.modules["cuda"] = StandIn("cuda", frozenset(), {"pathfinder": pathfinder})
+    sys.modules["cuda.pathfinder"] = pathfinder
     return True

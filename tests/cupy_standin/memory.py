@@ -1,0 +1,50 @@
+"""Memory of a device: pieces of it, and the pool from which CuPy takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .gpus import current_device, machine
+
+ALIGNMENT = 512
+
+
+class OutOfMemoryError(MemoryError):
+    """CuPy found no memory, also after it gave back what it kept."""
+
+
+class MemoryPointer:
+    """A piece of memory, as aligned as CuPy's are, in which nothing is known."""
+
+    def __init__(self, size: int) -> None:
+        self._held = np.empty(size + ALIGNMENT, np.uint8)
+        self.ptr = -(-self._held.ctypes.data // ALIGNMENT) * ALIGNMENT
+        self.device_id = current_device()
+
+
+class MemoryPool:
+    """What keeps memory that arrays gave back; here only how often it was told to let go."""
+
+    emptied = 0
+
+    def malloc(self, size: int) -> Any:
+        machine.require()
+        if size > machine.free_memory:
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes")
+        return MemoryPointer(size)
+
+    def free_all_blocks(self, stream: Any = None) -> None:
+        self.emptied += 1
+
+
+pool = MemoryPool()
+
+
+def alloc(size: int) -> Any:
+    return pool.malloc(size)
+
+
+def get_default_memory_pool() -> MemoryPool:
+    return pool
