@@ -10,7 +10,7 @@ from typing import Any
 
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Stamp, Variable
-from tinygrad_bn.backend import Array, _reference_only, backend_for
+from tinygrad_bn.backend import Array, _reference_only, backend_for, precision
 from tinygrad_bn.capture.interception import traced_by
 from tinygrad_bn.capture.program import Program
 from tinygrad_bn.capture.recorder import Recorder, owner
@@ -320,4 +320,5 @@ def mode() -> tuple[Any, ...]:
         config.get_default_dtype(),
         config.get_default_device(),
         _reference_only.get(),
+        precision.allow_tf32,
     )
