@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import Array, Kernel
+from tinygrad_bn.backend import Array
 
 from .compilation import compiled, inlined, plus
 from .unfolding import FLOATS, Size, geometry, over_three
@@ -219,10 +219,3 @@ def accepts(x: Array, weight: Array, bias: Array | None, wiring: Any) -> bool:
 def accepts_both(x: Array, y: Array, wiring: Any) -> bool:
     single = x.shape[1] == wiring.groups > 1
     return is_plain(x, wiring) and is_plain(y, wiring) and single
-
-
-KERNELS = {
-    "convolved": Kernel(convolved, accepts),
-    "spread": Kernel(spread, accepts),
-    "correlated": Kernel(correlated, accepts_both),
-}

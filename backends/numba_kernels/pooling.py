@@ -12,7 +12,7 @@ import numpy as np
 
 from tinygrad_bn.backend import Array, Kernel
 
-from .compilation import compiled
+from .compilation import compiled, inlined
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -38,25 +38,36 @@ def mix(x: Any, bounds: Any, places: Any, weights: Any, y: Any) -> None:
                     target[b] += weight * source[b]
 
 
+@inlined
+def keep_greater(row: Any, places: Any, base: Any, y: Any, indices: Any) -> None:
+    """Where row[places] is greater than y, it and its place take over; NaN is greatest."""
+    for r in range(places.size):
+        value, best = row[places[r]], y[r]
+        ahead = (value > best) | ((value != value) & (best == best))
+        y[r] = value if ahead else best
+        indices[r] = base + places[r] if ahead else indices[r]
+
+
 @compiled
 def greatest(x: Any, planes: Any, rows: Any, columns: Any, y: Any, indices: Any) -> None:
-    """y (M, P, Q, R) and where it was, of x (M, D, H, W); a window goes along each axis from start
-    until stop by step.
+    """y (M, P, Q, R) and where it was, of x (M, D, H, W), by the positions (K, windows) of each
+    axis. The points of a window come in C order, and the first of equals stays.
     """
     images, _, height, width = x.shape
     for m in range(images):
-        for p in range(planes.shape[0]):
-            for q in range(rows.shape[0]):
-                for r in range(columns.shape[0]):
-                    at = (planes[p, 0] * height + rows[q, 0]) * width + columns[r, 0]
-                    best = x[m, planes[p, 0], rows[q, 0], columns[r, 0]]
-                    for d in range(planes[p, 0], planes[p, 1], planes[p, 2]):
-                        for h in range(rows[q, 0], rows[q, 1], rows[q, 2]):
-                            for w in range(columns[r, 0], columns[r, 1], columns[r, 2]):
-                                value = x[m, d, h, w]
-                                if value > best or (value != value and best == best):
-                                    best, at = value, (d * height + h) * width + w
-                    y[m, p, q, r], indices[m, p, q, r] = best, at
+        for p in range(planes.shape[1]):
+            for q in range(rows.shape[1]):
+                best, at = y[m, p, q], indices[m, p, q]
+                start = planes[0, p] * height + rows[0, q]
+                for r in range(best.size):
+                    at[r] = start * width + columns[0, r]
+                    best[r] = x[m, planes[0, p], rows[0, q], columns[0, r]]
+                for i in range(planes.shape[0]):
+                    for j in range(rows.shape[0]):
+                        d, h = planes[i, p], rows[j, q]
+                        base = (d * height + h) * width
+                        for k in range(columns.shape[0]):
+                            keep_greater(x[m, d, h], columns[k], base, best, at)
 
 
 @compiled
@@ -77,9 +88,11 @@ def entries(table: Any, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
 
 
 @lru_cache(maxsize=256)
-def limits(spans: tuple[range, ...]) -> Array:
-    """Start, stop and step of each window along an axis."""
-    return np.array([(span.start, span.stop, span.step) for span in spans], np.int64)
+def positions(spans: tuple[range, ...]) -> Array:
+    """Those of each window along an axis as (K, windows), its last again where others have more."""
+    longest = max(map(len, spans))
+    each = [[*span, *[span[-1]] * (longest - len(span))] for span in spans]
+    return np.array(each, np.int64).T.copy()
 
 
 def mixed(x: Array, table: Any, axis: int) -> Array:
@@ -92,11 +105,11 @@ def mixed(x: Array, table: Any, axis: int) -> Array:
 
 
 def maxima(x: Array, spans: tuple[Any, ...]) -> tuple[Array, Array]:
-    planes, rows, columns = map(limits, ((range(1),),) * (3 - len(spans)) + spans)
+    planes, rows, columns = map(positions, ((range(1),),) * (3 - len(spans)) + spans)
     shape = (x.shape[0], *map(len, spans))
     y, indices = np.empty(shape, x.dtype), np.empty(shape, np.int64)
     volume = (x.shape[0], *(1,) * (3 - len(spans)), *x.shape[1:])
-    count = (x.shape[0], len(planes), len(rows), len(columns))
+    count = (x.shape[0], *(table.shape[1] for table in (planes, rows, columns)))
     found = y.reshape(count), indices.reshape(count)
     greatest(x.reshape(volume), planes, rows, columns, *found)
     return y, indices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tinygrad_bn.ops.windows import Windows
 from tinygrad_bn.ops.wiring import Wiring
 
 pytest.importorskip("numba")
+dense = pytest.importorskip("tinygrad_bn.backends.numba_kernels.dense")
 
 NUMPY = get_backend("numpy")
 
@@ -116,9 +118,64 @@ def test_depthwise(image, n, channels, each, biased):
         np.testing.assert_allclose(found, reference(name, *args), rtol=1e-12, atol=1e-12)
 
 
-def test_float32_gradients_of_depthwise_weights_lose_nothing_over_many_samples():
-    """Row by row they are added in float64; one sum in float32 would be off by some 1e-4."""
-    how = Wiring(Windows((1, 3), (1, 1), (1, 1), ((0, 0), (1, 1))), (64, 64), 2)
+@several
+@given(
+    image=images(),
+    n=st.integers(1, 4),
+    channels=st.integers(1, 3),
+    outputs=st.integers(1, 6),
+    block=st.sampled_from([1, 3000, 2**19]),
+    biased=st.booleans(),
+)
+def test_few_channels(image, n, channels, outputs, block, biased):
+    """Of one sample or several a block; over three axes they are unfolded."""
+    windows, size = image
+    how = Wiring(windows, size)
+    x, w = normal(n, channels, *size), normal(outputs, channels, *windows.kernel, seed=1)
+    y = normal(n, outputs, *how.count, seed=2)
+    bias, back = (normal(c, seed=3) if biased else None for c in (outputs, channels))
+    calls = {"convolved": (x, w, bias), "spread": (y, w, back), "correlated": (x, y)}
+    if len(size) == 3 or windows.are_points:
+        assert not any(NUMPY.kernels.get(k).accepts(*args, how) for k, args in calls.items())
+        return
+    with mock.patch.object(dense, "BLOCK", block):
+        for name in ("reading", "summing", "writing"):
+            getattr(dense, name).cache_clear()
+        found = {name: kernel(name, *args, how) for name, args in calls.items()}
+    for name, args in calls.items():
+        assert found[name].flags.c_contiguous
+        # sums of some hundred products in another order
+        expected = reference(name, *args, how)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_more_outputs_and_places_than_a_tile_has(dtype):
+    how = Wiring(Windows((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))), (33, 35))
+    x, w = normal(5, 30, 33, 35, dtype=dtype), normal(13, 30, 3, 3, seed=1, dtype=dtype)
+    y = normal(5, 13, 33, 35, seed=2, dtype=dtype)
+    for name, args in {"convolved": (x, w, None), "spread": (y, w, None)}.items():
+        exact = reference(name, *(a if a is None else a.astype(np.float64) for a in args), how)
+        # sums of 270 products around 1, each rounded at about 16
+        bound = 270 * 16 * np.finfo(dtype).eps / 2
+        np.testing.assert_allclose(kernel(name, *args, how), exact, atol=bound)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_nan_stays_in_the_windows_that_hold_it(groups):
+    """What lies beside an image in a line is another sample, or another row: they are not seen."""
+    how = Wiring(Windows((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))), (6, 5), groups)
+    x, w = normal(3, 2, 6, 5), normal(2, 2 // groups, 3, 3, seed=1)
+    x[1, 0, 0, 0] = x[1, 0, 5, 4] = np.nan
+    for name, args in {"convolved": (x, w, None), "spread": (x, w, None)}.items():
+        found, expected = kernel(name, *args, how), reference(name, *args, how)
+        assert np.array_equal(np.isnan(found), np.isnan(expected))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_float32_gradients_of_weights_lose_nothing_over_many_samples(groups):
+    """Parts are added in float64; one sum in float32 would be off by some 1e-4."""
+    how = Wiring(Windows((1, 3), (1, 1), (1, 1), ((0, 0), (1, 1))), (64, 64), groups)
     x, y = (normal(64, 2, 64, 64, seed=s, dtype=np.float32) + 1 for s in (0, 1))
     exact = reference("correlated", x.astype(np.float64), y.astype(np.float64), how)
     # the parts are sums of 64 values around 1
@@ -127,13 +184,16 @@ def test_float32_gradients_of_depthwise_weights_lose_nothing_over_many_samples()
 
 def test_bits_depend_on_the_input_alone():
     """Not on the thread, nor on what the others do."""
-    how = Wiring(Windows((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))), (6, 5), 4)
-    x, w = normal(5, 4, 6, 5), normal(4, 1, 3, 3, seed=1)
+    windows = Windows((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
+    x, w = normal(5, 4, 6, 5), normal(4, 4, 3, 3, seed=1)
 
     def phases(_):
-        columns = kernel("unfolded", x, how.windows)
-        found = [columns, kernel("folded", columns, how.windows, x.shape)]
-        found += [kernel("convolved", x, w, None, how), kernel("correlated", x, x, how)]
+        columns = kernel("unfolded", x, windows)
+        found = [columns, kernel("folded", columns, windows, x.shape)]
+        for groups in (1, 4):
+            how, part = Wiring(windows, (6, 5), groups), w[:, : 4 // groups].copy()
+            found += [kernel(name, x, part, None, how) for name in ("convolved", "spread")]
+            found.append(kernel("correlated", x, x, how))
         return [v.tobytes() for v in found]
 
     wanted = phases(0)
@@ -152,7 +212,11 @@ def test_what_goes_to_the_reference():
         assert not NUMPY.kernels.get("correlated").accepts(x, bad, how)
         assert not NUMPY.kernels.get("correlated").accepts(bad, x, how)
     convolved, correlated = (NUMPY.kernels.get(n) for n in ("convolved", "correlated"))
-    assert not convolved.accepts(x, normal(4, 3, 2), None, Wiring(windows, (5,)))
-    assert not correlated.accepts(x, x, Wiring(windows, (5,)))
-    assert not convolved.accepts(x[:, :1].copy(), w, None, Wiring(windows, (5,)))
     assert not convolved.accepts(x, w, None, last)
+    # groups of several channels, and more channels than tiles are quick for
+    two = Wiring(windows, (5,), 2)
+    assert not convolved.accepts(normal(2, 4, 5), normal(4, 2, 2), None, two)
+    assert not correlated.accepts(normal(2, 4, 5), normal(2, 4, 5), two)
+    many = Wiring(windows, (5,))
+    assert not convolved.accepts(normal(2, 65, 5), normal(64, 65, 2), None, many)
+    assert not correlated.accepts(normal(2, 65, 5), normal(2, 64, 4), many)

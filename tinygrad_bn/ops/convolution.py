@@ -273,7 +273,8 @@ def conv2d(
     Notes
     -----
     Computed as products with unfolded samples, of which `tinygrad_bn.set_workspace_limit` bounds
-    how many there are at once. Sixteen-bit floats are computed in float32 and rounded once.
+    how many there are at once; or on the CPU, with Numba, for few channels (up to 64 of 64) or a
+    channel a group, without unfolding. Sixteen-bit floats are computed in float32 and rounded once.
     """
     return convolution(2, input, weight, bias, stride, padding, dilation, groups, axis)
 
