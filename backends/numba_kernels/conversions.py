@@ -15,7 +15,9 @@ def converted(x: Any, y: Any) -> None:
 
 
 @compiled
-def chosen(condition: Any, a: Any, b: Any, y: Any) -> None:
-    """y = a where the condition is true, else b; numbers stand for all places."""
+def chosen(condition: Any, x: Any, y: Any) -> None:
+    """y = x where the condition is true; one x stands for all."""
+    step = 0 if x.size == 1 else 1
     for i in range(y.size):
-        y[i] = a if condition[i] else b[i]
+        if condition[i]:
+            y[i] = x[i * step]

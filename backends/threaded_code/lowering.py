@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from tinygrad_bn.backend import Array
 
-from ..numba_kernels.conversions import converted
+from ..numba_kernels.conversions import chosen, converted
 from .assembly import NativeCall
 from .compiled_functions import compiled_call
 from .products import product
 from .ufunc_loops import loop_call
 
 
-def machine_code(function: Callable[..., Any], args: tuple[Any, ...]) -> NativeCall | None:
-    """The call of a function on arrays in their places, as one of machine code with the same bits;
-    None where there is none.
+def machine_code(
+    function: Callable[..., Any], args: tuple[Any, ...]
+) -> Sequence[NativeCall] | None:
+    """The call of a function on arrays in their places as calls of machine code, with the same
+    bits; None where there is none.
 
-    Known are compiled functions, ufuncs whose last operand is the result, `numpy.matmul` likewise,
-    and `numpy.copyto`.
+    Known are compiled functions; ufuncs whose last operand is the result, `numpy.matmul` too; their
+    reductions; and `numpy.copyto`.
     """
-    if isinstance(function, np.ufunc):
-        if function is np.matmul:
-            return product(*args)
-        return loop_call(function, args[:-1], args[-1])
     if isinstance(function, partial):
-        if isinstance(function.func, np.ufunc) and [*function.keywords] == ["out"]:
-            return loop_call(function.func, args, function.keywords["out"])
-        if function.func is np.copyto:
-            return copy(*args)
-        return None
-    return compiled_call(function, args)
+        found = with_options(function, args)
+    elif isinstance(function, np.ufunc):
+        *operands, out = args
+        found = product(*args) if function is np.matmul else loop_call(function, operands, out)
+    else:
+        found = compiled_call(function, args)
+    return [found] if isinstance(found, NativeCall) else found
+
+
+def with_options(
+    function: partial[Any], args: tuple[Any, ...]
+) -> NativeCall | Sequence[NativeCall] | None:
+    """The same for functions with options."""
+    options = function.keywords
+    if function.func is np.copyto:
+        target, values = args
+        condition = options.get("where")
+        return copy(target, values) if condition is None else choice(target, values, condition)
+    if isinstance(function.func, np.ufunc) and [*options] == ["out"]:
+        return loop_call(function.func, args, options["out"])
+    if getattr(function.func, "__self__", None) is np.add:
+        return total(*args, **options)
+    return None
 
 
 def copy(target: Array, values: Any) -> NativeCall | None:
     """The call that overwrites ``target``, cast and broadcast."""
     if not isinstance(values, np.ndarray):
-        return None
+        values = np.asarray(values, target.dtype)
     if values.dtype == target.dtype and target.dtype.kind in "iuf":
         return loop_call(np.positive, (values,), target)
     if target.dtype.kind != "f" or target.dtype.itemsize < 4 or values.shape != target.shape:
@@ -50,3 +65,42 @@ def copy(target: Array, values: Any) -> NativeCall | None:
     if not (values.flags.c_contiguous and target.flags.c_contiguous):
         return None
     return compiled_call(converted, (values.reshape(-1), target.reshape(-1)))
+
+
+def choice(target: Array, values: Any, condition: Array) -> NativeCall | None:
+    """The call that overwrites ``target`` where the condition, an array of its shape, is true."""
+    if not isinstance(values, np.ndarray):
+        values = np.asarray(values, target.dtype)
+    if condition.shape != target.shape or values.shape not in ((), target.shape):
+        return None
+    if values.dtype != target.dtype or target.dtype.char not in "fd":
+        return None
+    if not all(x.flags.c_contiguous and x.flags.aligned for x in (condition, values, target)):
+        return None
+    return compiled_call(chosen, (condition.reshape(-1), values.reshape(-1), target.reshape(-1)))
+
+
+def total(
+    x: Array, axis: Any, dtype: Any, out: Array, keepdims: bool
+) -> Sequence[NativeCall] | None:
+    """The calls that add up along an axis as NumPy does, which begins with zero: over all of x its
+    loop sums by pairs, over the first axis row after row.
+    """
+    if dtype not in (None, x.dtype) or x.dtype != out.dtype or not x.size:
+        return None
+    if not (x.flags.c_contiguous and out.flags.c_contiguous and x.dtype.char in "fd"):
+        return None
+    axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
+    long = [i for i in range(x.ndim) if x.shape[i] > 1]
+    summed = [i for i in long if i in axes]
+    if summed not in (long, long[: len(summed)]):
+        return None
+    rest = x.size // out.size if out.size else 1
+    if summed == long:
+        sums, rows = out.reshape(1), x.reshape(-1)
+        place = np.broadcast_to(sums, rows.shape)
+    else:
+        rows = x.reshape(rest, out.size)
+        place = np.broadcast_to(out.reshape(1, -1), rows.shape)
+    calls = copy(out, np.zeros((), out.dtype)), loop_call(np.add, (place, rows), place)
+    return None if None in calls else cast("Sequence[NativeCall]", calls)

@@ -103,7 +103,7 @@ def coalesced(
     evenly are one.
     """
     axes = [(n, steps) for n, steps in zip(shape, zip(*strides, strict=True), strict=True) if n > 1]
-    axes.sort(key=lambda axis: -abs(axis[1][-1]))
+    axes.sort(key=lambda axis: -max(map(abs, axis[1])))
     merged: list[tuple[int, tuple[int, ...]]] = []
     for n, steps in axes:
         if merged and merged[-1][1] == tuple(n * step for step in steps):

@@ -11,8 +11,9 @@ import numpy as np
 
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.capture.contents import NUMBERS
 from tinygrad_bn.capture.program import Program
-from tinygrad_bn.capture.surroundings import NUMBERS, StandIn
+from tinygrad_bn.capture.surroundings import StandIn
 from tinygrad_bn.capture.tracing import Capture, mode
 from tinygrad_bn.capture.values import replaced
 from tinygrad_bn.capture.verification import verified

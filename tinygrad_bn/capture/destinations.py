@@ -6,16 +6,17 @@ What has no entry here runs as it did when it was traced, and its result is copi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from tinygrad_bn.backend import Array, Backend
-from tinygrad_bn.capture.values import Action, Instruction
+from tinygrad_bn.capture.values import Instruction
 
 Call: TypeAlias = tuple[Callable[..., Any], Any]
 """A function and the operands that it is called with."""
+Calls: TypeAlias = list[Call]
 
 OPERATORS: dict[str, np.ufunc] = {
     "add": np.add,
@@ -49,85 +50,94 @@ def is_half(x: Any) -> bool:
     return x.dtype.itemsize == 2 and x.dtype.kind in "fV"
 
 
-def reduction(ufunc: np.ufunc) -> Callable[..., Call | None]:
+def reduction(ufunc: np.ufunc) -> Callable[..., Calls | None]:
     def into(
         out: Array, x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False
-    ) -> Call | None:
+    ) -> Calls | None:
         if is_half(x) and ufunc not in (np.maximum, np.minimum):
             return None
-        return partial(ufunc.reduce, axis=axis, dtype=dtype, out=out, keepdims=keepdims), (x,)
+        options = {"axis": axis, "dtype": dtype, "out": out, "keepdims": keepdims}
+        return [(partial(ufunc.reduce, **options), (x,))]
 
     return into
+
+
+total = reduction(np.add)
 
 
 def mean(
     out: Array, x: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False
-) -> Call | None:
+) -> Calls | None:
     if is_half(x) or np.dtype(dtype or x.dtype) != out.dtype or out.dtype.kind != "f":
         return None
     count = x.size // out.size if out.size else 1
-
-    def run(x: Array) -> None:
-        np.add.reduce(x, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
-        np.true_divide(out, count, out)
-
-    return run, (x,)
+    sums = total(out, x, axis, dtype, keepdims)
+    return sums and [*sums, (np.true_divide, (out, count, out))]
 
 
-def matmul(out: Array, a: Array, b: Array) -> Call | None:
-    return None if is_half(a) else (np.matmul, (a, b, out))
+def matmul(out: Array, a: Array, b: Array) -> Calls | None:
+    return None if is_half(a) else [(np.matmul, (a, b, out))]
 
 
-def power(out: Array, x: Any, exponent: Any) -> Call | None:
+def power(out: Array, x: Any, exponent: Any) -> Calls | None:
     """NumPy's operator takes these two powers by other functions than the rest."""
     if isinstance(x, np.ndarray) and x.dtype.kind == "f" and type(exponent) in (int, float):
         shortcut = {2: np.square, 0.5: np.sqrt}.get(exponent)
         if shortcut is not None:
-            return shortcut, (x, out)
+            return [(shortcut, (x, out))]
     return None
 
 
-def joined(function: Callable[..., Any]) -> Callable[..., Call]:
-    def into(out: Array, arrays: Sequence[Array], axis: int = 0) -> Call:
-        return partial(function, axis=axis, out=out), (arrays,)
+def joined(function: Callable[..., Any]) -> Callable[..., Calls]:
+    def into(out: Array, arrays: Sequence[Array], axis: int = 0) -> Calls:
+        return [(partial(function, axis=axis, out=out), (arrays,))]
 
     return into
 
 
-def where(out: Array, condition: Any, a: Any, b: Any) -> Call | None:
+def where(out: Array, condition: Any, a: Any, b: Any) -> Calls | None:
     if getattr(condition, "dtype", None) != np.bool_:
         return None
-
-    def run(condition: Array, a: Any, b: Any) -> None:
-        np.copyto(out, b, casting="unsafe")
-        np.copyto(out, a, casting="unsafe", where=condition)
-
-    return run, (condition, a, b)
+    chosen = partial(np.copyto, casting="unsafe", where=condition)
+    return [(overwrite, (out, b)), (chosen, (out, a))]
 
 
-def converted(out: Array, x: Array, dtype: Any = None) -> Call:
-    return partial(np.copyto, casting="unsafe"), (out, x)
+overwrite = partial(np.copyto, casting="unsafe")
 
 
-def sigmoid(out: Array, x: Array) -> Call | None:
+def converted(out: Array, x: Array, dtype: Any = None) -> Calls:
+    return [(overwrite, (out, x))]
+
+
+def sigmoid(out: Array, x: Array) -> Calls | None:
     if is_half(x):
         return None
     one = np.ones((), x.dtype)
+    return [
+        (np.negative, (x, out)),
+        (quietly(np.exp), (out, out)),
+        (np.add, (one, out, out)),
+        (np.true_divide, (one, out, out)),
+    ]
 
-    def run(x: Array) -> None:
+
+@cache
+def quietly(ufunc: np.ufunc) -> Callable[..., None]:
+    """The ufunc, which does not warn of what overflows."""
+
+    def run(*operands: Array) -> None:
         with np.errstate(over="ignore"):
-            np.exp(np.negative(x, out), out)
-        np.true_divide(one, np.add(one, out, out), out)
+            ufunc(*operands)
 
-    return run, (x,)
-
-
-def clip(out: Array, x: Array, *bounds: Any) -> Call | None:
-    return None if is_half(x) else (partial(np.clip, out=out), (x, *bounds))
+    return run
 
 
-DESTINATIONS: dict[str, Callable[..., Call | None]] = {
-    "sum": reduction(np.add),
+def clip(out: Array, x: Array, *bounds: Any) -> Calls | None:
+    return None if is_half(x) else [(partial(np.clip, out=out), (x, *bounds))]
+
+
+DESTINATIONS: dict[str, Callable[..., Calls | None]] = {
+    "sum": total,
     "max": reduction(np.maximum),
     "min": reduction(np.minimum),
     "mean": mean,
@@ -146,30 +156,30 @@ DESTINATIONS: dict[str, Callable[..., Call | None]] = {
 
 def prepared(
     backend: Backend, instruction: Instruction, outs: Sequence[Array], args: Any, kwargs: Any
-) -> Call:
-    """The call that fills ``outs``, from operands that are in their places."""
+) -> Calls:
+    """The calls that fill ``outs``, from operands that are in their places."""
     name, function = instruction.name, instruction.function
-    if instruction.action is Action.WRITE and name == "store":
-        return partial(np.copyto, casting="unsafe"), args
+    if name == "store":
+        return [(overwrite, args)]
     kernel = backend.kernels.get(name)
     if kernel is not None and kernel.into is not None and kernel.run is function:
-        return kernel.into(tuple(outs), *args, **kwargs)
+        return [kernel.into(tuple(outs), *args, **kwargs)]
     if len(outs) == 1:
         out = outs[0]
         ufunc = OPERATORS.get(name, function)
         if ufunc in (np.maximum, np.minimum):  # their third operand may one day be no output
-            return partial(ufunc, out=out), args
+            return [(partial(ufunc, out=out), args)]
         if isinstance(ufunc, np.ufunc) and not kwargs:
-            return ufunc, (*args, out)
+            return [(ufunc, (*args, out))]
         into = DESTINATIONS.get(name)
         if into is not None:
             found = into(out, *args, **kwargs)
             if found is not None:
                 return found
     if not any(out is not None for out in outs):
-        return partial(function, **kwargs) if kwargs else function, args
+        return [(partial(function, **kwargs) if kwargs else function, args)]
     wanted = [(i, out) for i, out in zip(instruction.places, outs, strict=True) if out is not None]
-    return partial(copied, function, wanted, kwargs), args
+    return [(partial(copied, function, wanted, kwargs), args)]
 
 
 def copied(

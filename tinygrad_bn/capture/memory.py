@@ -4,13 +4,14 @@ Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinygrad_bn.backend import Array
-from tinygrad_bn.capture.destinations import Call, prepared
+from tinygrad_bn.capture.destinations import Call, Calls, prepared
 from tinygrad_bn.capture.plan import Arena, layout
 from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
 from tinygrad_bn.errors import CaptureError
@@ -43,7 +44,7 @@ class Memory:
         for value in self.inputs:
             self._arrays[value] = like(value)
         self.by_python: set[Instruction] = set()
-        self._moving: list[tuple[Instruction, int | None]] = []
+        self._moving: list[tuple[Instruction, int]] = []
         """Views of inputs, and Python's calls on inputs with their place: bound to new ones."""
         self._bindings: list[tuple[list[Any], int, Value]] = []
         """Operands of Python's calls that are inputs, or views of them: in which, and where."""
@@ -61,7 +62,7 @@ class Memory:
         def close() -> None:
             if stretch:
                 code = threaded.Code(stretch, stand_ins)
-                self._calls.append((self._stretch(code, [*sources]), []))
+                self._calls.append((partial(self._run, code, [*sources]), []))
                 stretch.clear()
                 sources.clear()
 
@@ -70,34 +71,36 @@ class Memory:
             if instruction.action is Action.VIEW:
                 self._view(instruction)
                 if moving:
-                    self._moving.append((instruction, None))
+                    self._moving.append((instruction, 0))
                 continue
-            call = self._call(instruction)
-            native = threaded and instruction.action is not Action.CALL
-            native = native and threaded.machine_code(*call)
+            calls = self._prepared(instruction)
+            native = threaded and self._native(instruction, calls)
             if native:
-                stretch.append(native)
-                sources.append(instruction)
+                stretch += native
+                sources += [instruction] * len(native)
                 continue
             close()
             self.by_python.add(instruction)
             if moving:
                 self._moving.append((instruction, len(self._calls)))
-            self._calls.append((call[0], [*call[1]]))
+            self._calls += [(function, [*args]) for function, args in calls]
         close()
         leaving = any(value.root.kind is Kind.INPUT for value in self.outputs)
-        if not leaving and all(place is None for _, place in self._moving):
+        if not leaving and all(i.action is Action.VIEW for i, _ in self._moving):
             self._moving = []  # views that Python does not see
 
-    def _stretch(self, code: Any, sources: Sequence[Instruction]) -> Callable[[], None]:
-        """A stretch of machine code as a function: it raises what the failing call would raise."""
+    def _native(self, instruction: Instruction, calls: Calls) -> list[Any] | None:
+        """The machine code of an instruction; None if it or a part of it has none."""
+        if instruction.action is Action.CALL:
+            return None
+        found = [self.backend.threaded_code.machine_code(*call) for call in calls]
+        return None if None in found else [native for parts in found for native in parts]
 
-        def run() -> None:
-            status = code.run(self._bound)
-            if status != code.FINISHED:
-                self._failed(sources[status])
-
-        return run
+    def _run(self, code: Any, sources: Sequence[Instruction]) -> None:
+        """Run a stretch of machine code; where a call fails, raise what Python would."""
+        status = code.run(self._bound)
+        if status != code.FINISHED:
+            self._failed(sources[status])
 
     def _failed(self, instruction: Instruction) -> None:
         """Let Python make the call that failed, and say what is wrong."""
@@ -120,7 +123,7 @@ class Memory:
         for value, place in zip(instruction.results, instruction.places, strict=True):
             self._arrays[value] = views[place]
 
-    def _call(self, instruction: Instruction) -> Call:
+    def _prepared(self, instruction: Instruction) -> Calls:
         args, kwargs = self._resolved((instruction.args, instruction.kwargs))
         outs = [self._arrays.get(value) for value in instruction.results]
         return prepared(self.backend, instruction, outs, args, kwargs)
@@ -129,29 +132,29 @@ class Memory:
         """Let all calls work on these inputs."""
         arrays = tuple(x if x.flags.aligned else aligned(x) for x in arrays)
         self._arrays.update(zip(self.inputs, arrays, strict=True))
-        for instruction, place in self._moving:
-            if place is None:
+        for instruction, place in [*self._moving]:
+            if instruction.action is Action.VIEW:
                 self._view(instruction)
-            else:
-                function, operands = self._call(instruction)
-                self._calls[place] = function, [*operands]
-                self._settle(instruction, place)
+                continue
+            calls = [(function, [*args]) for function, args in self._prepared(instruction)]
+            self._calls[place : place + len(calls)] = calls
+            self._settle(instruction, calls)
         for operands, position, value in self._bindings:
             operands[position] = self._arrays[value]
         self._bound = arrays
 
-    def _settle(self, instruction: Instruction, place: int) -> None:
+    def _settle(self, instruction: Instruction, calls: Calls) -> None:
         """From now on exchange the operands of a call, where they stand in plain sight."""
         moving = [v for v in instruction.operands if v.root.kind is Kind.INPUT]
-        operands = self._calls[place][1]
+        operands = calls[0][1]
         found = [
             (operands, position, value)
             for value in {*moving}
             for position, x in enumerate(operands)
             if x is self._arrays[value]
         ]
-        if len(found) == len(moving):
-            self._moving = [pair for pair in self._moving if pair[1] != place]
+        if len(calls) == 1 and len(found) == len(moving):
+            self._moving = [pair for pair in self._moving if pair[0] is not instruction]
             self._bindings += found
 
     def run(self, arrays: tuple[Array, ...]) -> list[Array]:

@@ -11,8 +11,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import chain
-from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -20,12 +18,13 @@ import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Kernel, KernelPoint
+from tinygrad_bn.capture.contents import NUMBERS, Cell, Contents, Decisions, Glance, Globals
 from tinygrad_bn.nn.normalization import base
+from tinygrad_bn.nn.parts import Parts
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.scheduler import LRScheduler
 from tinygrad_bn.philox import Generator
 
-NUMBERS = (bool, int, float, complex, str, bytes, np.generic, np.dtype)
 SELF_KEPT = (Generator, LRScheduler, np.ndarray)
 """What a replay calls again, so that nothing in it is taken for fixed."""
 LIBRARIES = {*sys.stdlib_module_names, "numpy", "numba", "scipy", "tinygrad_bn"}
@@ -35,38 +34,6 @@ class StandIn:
     """What is called in the place of a function."""
 
     function: Callable[..., Any]
-
-
-class Contents:
-    """What a container held when the step was traced: a dict's, a list's, a cell's.
-
-    ``living`` says that what ``read`` returns goes on showing what there is.
-    """
-
-    def __init__(self, path: str, read: Callable[[], Any], living: bool) -> None:
-        self.path, self.read, self.living = path, read, living
-        self.items: tuple[Any, ...] = tuple(read())
-
-    def same(self) -> bool:
-        """Whether it holds the same, or equal numbers."""
-        now = tuple(self.read())
-        if len(now) != len(self.items):
-            return False
-        if all(map(is_, now, self.items)):
-            return True
-        if not all(map(equal, now, self.items)):
-            return False
-        self.items = now
-        return True
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Whether two values are one object, or numbers or strings that no step can tell apart."""
-    if a is b:
-        return True
-    if type(a) is not type(b) or not isinstance(a, NUMBERS):
-        return False
-    return bool(a == b or (a != a and b != b))
 
 
 class Surroundings:
@@ -81,8 +48,7 @@ class Surroundings:
 
     def __init__(self, step: Any, args: Any) -> None:
         self.contents: list[Contents] = []
-        self._quick: tuple[list[Any], list[Any]] | None = None
-        self._computed: list[Contents] = []
+        self._glance: Glance | None = None
         self.tensors: dict[int, Variable] = {}
         self.optimizers: list[FlatOptimizer] = []
         self._streams: list[tuple[str, Callable[[], Any], Any]] = []
@@ -94,33 +60,18 @@ class Surroundings:
         self.stream("numpy.random", lambda: np.random.get_state(legacy=True))  # noqa: NPY002
 
     def same(self) -> bool:
-        """Whether a program that was traced here holds now.
-
-        All living containers are compared in one go, which nearly always answers.
-        """
-        if self._quick is None:
-            self._quick = self.joined()
-        views, items = self._quick
-        if all(map(is_, chain.from_iterable(views), items)):
-            return all(part.same() for part in self._computed)
-        self._quick = None
-        return all(part.same() for part in self.contents)
-
-    def joined(self) -> tuple[list[Any], list[Any]]:
-        """The living containers, a mark after each, and the items that they held in a row."""
-        views: list[Any] = []
-        items: list[Any] = []
-        self._computed = [part for part in self.contents if not part.living]
-        for part in self.contents:
-            if part.living:
-                views += [part.read(), (part,)]
-                items += [*part.items, part]
-        return views, items
+        """Whether a program that was traced here holds now."""
+        if self._glance is not None and self._glance.same():
+            return True
+        same = all(part.same() for part in self.contents)
+        self._glance = Glance(self.contents) if same else None
+        return same
 
     def traced(self) -> None:
         """Note what the optimizers did, once the step has been traced."""
         for optimizer in self.optimizers:
-            self.keep(f"{type(optimizer).__name__}'s options", partial(decisions_of, optimizer))
+            path = f"{type(optimizer).__name__}'s options"
+            self.contents.append(Decisions(path, optimizer))
 
     def changed(self) -> str | None:
         """The first thing that is no longer as it was, by its path; None if all is."""
@@ -172,8 +123,10 @@ class Surroundings:
         ):
             self.instance(x, path)
 
-    def keep(self, path: str, read: Callable[[], Any], living: bool = False) -> None:
-        self.contents.append(Contents(path, read, living))
+    def keep(
+        self, path: str, read: Callable[[], Any], living: bool = False, watched: bool = False
+    ) -> None:
+        self.contents.append(Contents(path, read, living, watched))
 
     def mapping(self, x: Mapping[Any, Any], path: str) -> None:
         self.keep(path, x.keys, living=True)
@@ -191,9 +144,11 @@ class Surroundings:
         """The attributes of an object; of its class only what the user wrote."""
         attributes = getattr(x, "__dict__", None)
         if attributes is not None:
-            self.keep(path, attributes.values, living=True)
+            watched = isinstance(x, Parts)
+            self.keep(path, attributes.values, living=True, watched=watched)
             for name, value in list(attributes.items()):
-                self.walk(value, f"{path}.{name}")
+                if not (watched and name == "_kinds"):
+                    self.walk(value, f"{path}.{name}")
         for kind in type(x).__mro__:
             if kind.__module__.partition(".")[0] in LIBRARIES:
                 continue
@@ -224,26 +179,25 @@ class Surroundings:
         self.walk(x.__defaults__, path)
         self.walk(x.__kwdefaults__, path)
         for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
-            self.keep(name, partial(contents_of, cell))
-            for value in contents_of(cell):
+            self.contents.append(found := Cell(name, cell))
+            for value in found.items:
                 self.walk(value, name)
         if ours:
             return
-        found, missing = x.__globals__, object()
-        names = [name for name in sorted({*names_in(x.__code__)}) if name in found]
+        names = [name for name in sorted({*names_in(x.__code__)}) if name in x.__globals__]
         if names:
-            self.keep(path, lambda: [found.get(name, missing) for name in names])
+            self.contents.append(Globals(path, x.__globals__, names))
         for name in names:
-            self.walk(found[name], name)
+            self.walk(x.__globals__[name], name)
 
     def optimizer(self, x: FlatOptimizer, path: str) -> None:
         """The groups and the parameters in them: what numbers there are a replay reads again."""
         self.optimizers.append(x)
-        self.keep(path, lambda: (x.param_groups, *x.param_groups))
+        self.keep(path, lambda: (x.param_groups, *x.param_groups), watched=True)
         for number, group in enumerate(x.param_groups):
             here = f"{path}.param_groups[{number}]"
             params = group["params"]
-            self.keep(here, partial(structure_of, group))
+            self.keep(here, partial(structure_of, group), watched=True)
             self.sequence(params, f"{here}['params']")
 
 
@@ -255,25 +209,6 @@ def slots_of(x: Any, names: list[str]) -> list[Any]:
 def structure_of(group: Mapping[str, Any]) -> tuple[Any, ...]:
     """What of an optimizer's group no update reads again: the rest are options, read each time."""
     return group["params"], group.get("train_mode")
-
-
-def decisions_of(optimizer: FlatOptimizer) -> Iterator[Any]:
-    """What decides which update an optimizer computes: its runs, and its options, of numbers that
-    are read anew each time only whether they are 0.
-    """
-    for bucket in optimizer._all_buckets():
-        yield from bucket.runs
-        read = {*bucket.numbers, *(["betas"] if "beta1" in bucket.numbers else [])}
-        for name, value in bucket.group.items():
-            yield bool(value) if name in read else value
-
-
-def contents_of(cell: Any) -> tuple[Any, ...]:
-    """What a closure's cell holds; nothing, where it is yet to be assigned."""
-    try:
-        return (cell.cell_contents,)
-    except ValueError:
-        return ()
 
 
 def names_in(code: CodeType) -> Iterator[str]:

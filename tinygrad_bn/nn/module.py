@@ -173,7 +173,7 @@ class Module(Parts):
 
     def _hook(self, moment: str, hook: Callable[..., Any], with_kwargs: bool = False) -> Handle:
         if self._hooks is None:
-            object.__setattr__(self, "_hooks", hooks.Hooks())
+            self._set("_hooks", hooks.Hooks())
         return Handle(getattr(self._hooks, moment), (hook, with_kwargs))
 
     def register_forward_pre_hook(

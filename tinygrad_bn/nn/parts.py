@@ -12,6 +12,10 @@ from tinygrad_bn.tensors import Buffer, Parameter, Tensor
 if TYPE_CHECKING:
     from tinygrad_bn.nn.module import Module
 
+CHANGES = [0]
+"""How often an attribute of any module was set: a compiled step that finds it as it was need not
+look at modules.
+"""
 PARAMETER, BUFFER, TRANSIENT, MODULE = "parameter", "buffer", "transient buffer", "module"
 
 
@@ -64,6 +68,11 @@ class Parts:
             known, got = kinds[name], type(value).__name__
             if known in (PARAMETER, MODULE) or not isinstance(value, Tensor):
                 raise DtypeError(f"expected {name!r} to stay a {known} or become None, got {got}")
+        self._set(name, value)
+
+    def _set(self, name: str, value: Any) -> None:
+        """Set an attribute that need not be looked at."""
+        CHANGES[0] += 1
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:  # only called for what is not there
@@ -77,6 +86,7 @@ class Parts:
         if name not in self.__dict__:
             raise ModuleError(f"{type(self).__name__!r} has no attribute {name!r} to delete")
         self._kinds.pop(name, None)
+        CHANGES[0] += 1
         object.__delattr__(self, name)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
@@ -108,7 +118,7 @@ class Parts:
             raise StateError(f"expected a new name for a {kind}; {name!r} is a {known} already")
         self._kinds.pop(name, None)
         self._kinds[name] = kind
-        object.__setattr__(self, name, value)
+        self._set(name, value)
 
     def _parts(self, *kinds: str) -> list[tuple[str, Any]]:
         """The names and values of the parts of some kinds that are not None."""

@@ -57,7 +57,7 @@ class Reparametrization:
         delattr(module, self.name)
         for suffix, part in zip(self.suffixes, parts, strict=True):
             setattr(module, f"{self.name}_{suffix}", part)
-        object.__setattr__(module, "_derived", {**module._derived, self.name: self})
+        module._set("_derived", {**module._derived, self.name: self})
 
     def remove(self, module: Module) -> None:
         """Put the weight, as it is now, in the place of the parts."""
@@ -67,7 +67,7 @@ class Reparametrization:
         for suffix in self.suffixes:
             delattr(module, f"{self.name}_{suffix}")
         rest = {name: derived for name, derived in module._derived.items() if name != self.name}
-        object.__setattr__(module, "_derived", rest)
+        module._set("_derived", rest)
         setattr(module, self.name, Parameter(value, requires_grad=trained))
 
 
