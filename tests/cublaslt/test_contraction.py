@@ -37,7 +37,8 @@ def assert_right(equation: str, dtype: str = "float64") -> None:
         "ab,bc->ac", "ab,bc->ca", "ba,bc->ac", "ab,cb->ac", "abc,abe->ace", "abc,acb->a",
         "abc,cb->a", "abc,bac->", "a,a->", "a,b->ab", "a,b->ba", "ab,ab->ab", "ab,ba->ab",
         "ab,b->ab", "abc,d->abc", "ab,->ab", ",->", "ab,bc->b", "ab,c->", "abc,cde->",
-        "eab,ebc->ac", "ab,bc,ce->ae", "ab,ae,ac->bce", "a,b,c->abc", "ab,cd,bc->ad", "ab,ab,ab->a", "ab,b,->a",
+        "eab,ebc->ac", "ab,bc,ce->ae", "ab,ae,ac->bce", "a,b,c->abc", "ab,cd,bc->ad",
+        "ab,ab,ab->a", "ab,b,->a",
     ],
 )  # fmt: skip
 def test_equations(equation: str, dtype: str) -> None:
