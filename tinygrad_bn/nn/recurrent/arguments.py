@@ -28,8 +28,8 @@ def require_nonlinearity(nonlinearity: str) -> None:
 
 
 def require_like(weight: Tensor, x: Any, name: str) -> None:
-    """Refuse what is no tensor of the weight's dtype where the weight is; inside of `autocast`, which
-    casts both, any float will do.
+    """Refuse what is no tensor of the weight's dtype where the weight is; inside of `autocast`,
+    which casts both, any float will do.
 
     Raises
     ------
