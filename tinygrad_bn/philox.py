@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import nullcontext
-from threading import Lock
+from collections.abc import Generator as Generator_
+from contextlib import contextmanager, nullcontext
+from threading import Lock, RLock
 from typing import Any
 
 import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, Backend, Device, backend_for, kernel_point
-from tinygrad_bn.config import at_each_replay
+from tinygrad_bn.config import as_state, tracer
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
 UINT32, UINT64 = np.dtype(np.uint32), np.dtype(np.uint64)
@@ -82,7 +83,8 @@ class Generator:
 
     def __init__(self, device: object = "cpu") -> None:
         self.backend = backend_for(device)
-        self._lock = Lock()
+        self.drawing = RLock()
+        """Held while the counter is read and moved."""
         self._state = self.backend.asarray(np.zeros(3, UINT64))
         self.seed()
 
@@ -123,7 +125,7 @@ class Generator:
         self._write(state)
 
     def _write(self, state: Array) -> None:
-        with self._lock:
+        with self.drawing:
             self.backend.store(self._state, state)
 
     def __reduce__(self) -> Any:
@@ -133,14 +135,21 @@ class Generator:
 
     def words(self, n: int) -> Array:
         """n words of 32 random bits."""
-        return at_each_replay(self._draw, n)
-
-    def _draw(self, n: int) -> Array:
-        with self._lock, self.backend.guard or nullcontext():
-            state = self._state
-            drawn = philox_words(self.backend, state[:1], state[1:], n)
-            self.backend.store(state[1:2], state[1:2] + (n + 3) // 4)
+        with self.advancing() as (key, counter):
+            drawn = philox_words(self.backend, key, counter, n)
+            self.backend.store(counter[:1], counter[:1] + (n + 3) // 4)
         return drawn
+
+    @contextmanager
+    def advancing(self) -> Generator_[tuple[Array, Array]]:
+        """Key (1,) and counter (2,) of a draw, for whoever moves the counter on as far as it draws:
+        nobody else draws meanwhile. A compiled step does so at every replay.
+        """
+        if (held := tracer.get()) is not None:
+            held.draws_from(self)
+        with self.drawing, self.backend.guard or nullcontext():
+            state = as_state(self._state)
+            yield state[:1], state[1:]
 
     def long_words(self, n: int) -> Array:
         """n words of 64 random bits."""

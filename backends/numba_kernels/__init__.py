@@ -49,6 +49,7 @@ FAMILIES = {
     "gru_step": "recurrent",
     "gru_step_grad": "recurrent",
     "philox_words": "random_words",
+    "refuse_others": "checks",
     "convolved": "convolution",
     "spread": "convolution",
     "correlated": "convolution",

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinygrad_bn.backend import Array, Backend
-from tinygrad_bn.capture.values import Instruction
+from tinygrad_bn.capture.values import Action, Instruction
 
 Call: TypeAlias = tuple[Callable[..., Any], Any]
 """A function and the operands that it is called with."""
@@ -162,8 +162,10 @@ def prepared(
     if name == "store":
         return [(overwrite, args)]
     kernel = backend.kernels.get(name)
-    if kernel is not None and kernel.into is not None and kernel.run is function:
-        return [kernel.into(tuple(outs), *args, **kwargs)]
+    if kernel is not None and kernel.into is not None:
+        is_check = instruction.action is Action.CALL and kernel.accepts(*args)
+        if is_check or kernel.run is function:
+            return [kernel.into(tuple(outs), *args, **kwargs)]
     if len(outs) == 1:
         out = outs[0]
         ufunc = OPERATORS.get(name, function)

@@ -91,8 +91,6 @@ class Memory:
 
     def _native(self, instruction: Instruction, calls: Calls) -> list[Any] | None:
         """The machine code of an instruction; None if it or a part of it has none."""
-        if instruction.action is Action.CALL:
-            return None
         found = [self.backend.threaded_code.machine_code(*call) for call in calls]
         return None if None in found else [native for parts in found for native in parts]
 

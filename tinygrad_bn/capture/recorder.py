@@ -76,6 +76,7 @@ class Recorder:
     initial : constants that the step overwrites, each with what a replay must begin with.
     undo : what takes the step back, to be called from the last to the first.
     read : tensors whose arrays the step found there, each with that array.
+    generators : of random numbers, that the step draws from.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -86,6 +87,7 @@ class Recorder:
         self._wrapped: dict[int, ref[Variable]] = {}
         self.read: dict[int, tuple[Variable, Array]] = {}
         self.undo: list[Callable[[], None]] = []
+        self.generators: list[Any] = []
         self._known: dict[int, Traced] = {}  # by id, while they hold the array
         self._made: dict[int, Array] = {}
         self._written: set[int] = set()
@@ -333,6 +335,11 @@ class Recorder:
         if name not in FOREIGN:
             raise refusal(f"calls numpy.{name} on a tensor's array")
         return self.word(name, function, args, kwargs)
+
+    def draws_from(self, generator: Any) -> None:
+        """A replay moves this generator's counter, and no one else may meanwhile."""
+        if generator not in self.generators:
+            self.generators.append(generator)
 
     def check_thread(self) -> None:
         """Refuse what another thread does with this one's arrays."""

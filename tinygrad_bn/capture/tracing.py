@@ -80,7 +80,7 @@ class Capture:
     def __init__(self, step: Callable[..., Any], args: Any) -> None:
         self.verified = 0
         self.calls: list[Any] = []
-        self.lock = Lock()
+        self.locks: list[Any] = [Lock()]
         self.surroundings = Surroundings(step, args)
         for optimizer in self.surroundings.optimizers:
             optimizer.settle()
@@ -165,6 +165,8 @@ class Capture:
     def effects(self, recorder: Recorder, grads: Mapping[Variable, Any]) -> None:
         """What the step does beside returning: calls into Python, and tensors that it writes to."""
         written = set()
+        self.calls += recorder.generators
+        self.locks += [found.drawing for found in sorted(recorder.generators, key=id)]
         for instruction in recorder.instructions:
             if instruction.action is Action.CALL:
                 keeper = getattr(instruction.function, "__self__", None)
@@ -251,8 +253,13 @@ class Capture:
         if self.held:
             arrays += tuple(x._grad.array for x in self.held if x._grad is not None)
         backend = self.program.backend
-        with self.lock:
+        for lock in self.locks:
+            lock.acquire()
+        try:
             computed = self.program.run(arrays)
+        finally:
+            for lock in self.locks:
+                lock.release()
         for x, grad in self.exits:
             if grad is None:
                 x._grad = None
