@@ -44,14 +44,19 @@ def rnn_step_grad(backend: Backend, dh: Array, h: Array, relu: bool) -> Array:
     return xp.where(h > 0, dh, 0) if relu else dh * (1 - xp.square(h))
 
 
+def lstm_gates(xp: Any, gx: Array, gh: Array, c: Array) -> tuple[list[Array], Array]:
+    """The gates i, f, g, o and c' = f c + i g."""
+    i, f, g, o = parts(gx + gh, 4)
+    i, f, g, o = xp.sigmoid(i), xp.sigmoid(f), xp.tanh(g), xp.sigmoid(o)
+    return [i, f, g, o], f * c + i * g
+
+
 @kernel_point
 def lstm_step(backend: Backend, gx: Array, gh: Array, c: Array) -> tuple[Array, Array, Array]:
     """h' = o tanh(c') and c' = f c + i g, (N, H) each, and the gates i, f, g, o (N, 4H)."""
     xp = backend.xp
-    i, f, g, o = parts(gx + gh, 4)
-    i, f, g, o = xp.sigmoid(i), xp.sigmoid(f), xp.tanh(g), xp.sigmoid(o)
-    c = f * c + i * g
-    return o * xp.tanh(c), c, beside(xp, [i, f, g, o])
+    gates, c = lstm_gates(xp, gx, gh, c)
+    return gates[3] * xp.tanh(c), c, beside(xp, gates)
 
 
 @kernel_point
@@ -59,17 +64,36 @@ def lstm_step_grad(
     backend: Backend, dh: Array, dc_after: Array, gates: Array, c: Array, c_after: Array
 ) -> tuple[Array, Array]:
     """The gradients of gx and gh (N, 4H), and of c, from those of h' and c'."""
-    xp = backend.xp
+    xp, tanh = backend.xp, backend.xp.tanh(c_after)
+    dc = dc_after + dh * parts(gates, 4)[3] * (1 - xp.square(tanh))
+    return lstm_gates_grad(xp, dc, dh * tanh, gates, c)
+
+
+def lstm_gates_grad(xp: Any, dc: Array, do: Array, gates: Array, c: Array) -> tuple[Array, Array]:
+    """The gradients of the sums in the gates, and of c, from those of c' and o."""
     i, f, g, o = parts(gates, 4)
-    tanh = xp.tanh(c_after)
-    dc = dc_after + dh * o * (1 - xp.square(tanh))
     da = [
         dc * g * i * (1 - i),
         dc * c * f * (1 - f),
         dc * i * (1 - xp.square(g)),
-        dh * tanh * o * (1 - o),
+        do * o * (1 - o),
     ]
     return beside(xp, da), dc * f
+
+
+@kernel_point
+def lstm_cell_step(backend: Backend, gx: Array, gh: Array, c: Array) -> tuple[Array, Array]:
+    """c' and the gates of `lstm_step`, where h' is not made of c' itself."""
+    gates, c = lstm_gates(backend.xp, gx, gh, c)
+    return c, beside(backend.xp, gates)
+
+
+@kernel_point
+def lstm_cell_step_grad(
+    backend: Backend, dc_after: Array, do: Array, gates: Array, c: Array
+) -> tuple[Array, Array]:
+    """The gradients of gx and gh (N, 4H), and of c, from those of c' and of the gate o."""
+    return lstm_gates_grad(backend.xp, dc_after, do, gates, c)
 
 
 @kernel_point

@@ -20,6 +20,7 @@ from tinygrad_bn.nn.recurrent.arguments import (
 from tinygrad_bn.nn.utils.packing import Packing
 from tinygrad_bn.nn.utils.rnn import PackedSequence
 from tinygrad_bn.ops.join import cat, stack
+from tinygrad_bn.ops.recurrent import Recurrence, RNNSequence, recurrence
 from tinygrad_bn.tensors import Parameter, Tensor
 
 
@@ -41,6 +42,8 @@ class RNNBase(Module):
     gates: ClassVar[int] = 1
     """How many times hidden_size the weights have rows."""
     state_names: ClassVar[tuple[str, ...]] = ("h_0",)
+    sequence: ClassVar[type[Recurrence]] = RNNSequence
+    """The operation that a layer in one direction is."""
 
     def __init__(
         self,
@@ -221,7 +224,17 @@ class RNNBase(Module):
         self, suffix: str, x: Tensor, states: list[Tensor], sequences: Sequences, reverse: bool
     ) -> tuple[Tensor, ...]:
         """The rows of one layer in one direction, and its last states (N, ·)."""
-        raise NotImplementedError
+        return recurrence(  # type: ignore[no-any-return]
+            self.sequence,
+            *(x, *self.weights(suffix), *states),
+            sizes=sequences.sizes,
+            reverse=reverse,
+            **self.cell_options(),
+        )
+
+    def cell_options(self) -> dict[str, Any]:
+        """What the cell is told beside its weights."""
+        return {}
 
     def weights(self, suffix: str) -> list[Parameter | None]:
         """The weights and biases of one layer and direction, None for those it does not have."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_bn.errors import ShapeError
-from tinygrad_bn.nn import init
-from tinygrad_bn.nn.normalization.base import Normalization
 from tinygrad_bn.nn.normalization.batch import BatchNorm1d
+from tinygrad_bn.nn.normalization.stepwise import StepBatchNorm
 from tinygrad_bn.nn.recurrent.arguments import require_sizes
 from tinygrad_bn.nn.recurrent.base import Sequences
+from tinygrad_bn.nn.recurrent.fusion import NormOfWalk, of_batch_norm
 from tinygrad_bn.nn.recurrent.normalized import (
     NormalizedGRU,
     NormalizedLSTM,
@@ -18,61 +19,7 @@ from tinygrad_bn.nn.recurrent.normalized import (
     Norms,
 )
 from tinygrad_bn.nn.utils.accumulation import accumulate_statistics
-from tinygrad_bn.ops.join import stack
 from tinygrad_bn.tensors import Tensor
-
-
-class StepBatchNorm(Normalization):
-    """Batch norm of values (N, C) that come at steps of time: γ and β are the same at all steps,
-    statistics are those of the step, and shared from step max_length - 1 on.
-
-    The statistics of step t are the buffers of the module named t, a `BatchNorm1d` without γ and β.
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        max_length: int,
-        gamma: float,
-        bias: bool,
-        device: object,
-        dtype: Any,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        self.num_features, self.max_length, self.gamma = num_features, max_length, gamma
-        self.make_affine((num_features,), True, bias, device, dtype)
-        options |= {"affine": False, "device": device, "dtype": dtype}
-        for step in range(max_length):
-            self.register_module(str(step), BatchNorm1d(num_features, **options))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Set γ to what it starts as, and β to 0."""
-        super().reset_parameters()
-        if self.weight is not None:
-            init.constant_(self.weight, self.gamma)
-
-    def learned(self) -> int:
-        """How many steps from the first on have seen a batch, for evaluation; at least 1."""
-        counts = [getattr(self, str(step)).num_batches_tracked for step in range(self.max_length)]
-        if any(count is None for count in counts):
-            return self.max_length
-        seen = stack(counts).tolist()
-        return max(1, next((step for step, n in enumerate(seen) if not n), self.max_length))
-
-    def forward(self, input: Tensor, step: int) -> Tensor:
-        """Normalize (N, C) by the statistics of a step."""
-        y: Tensor = getattr(self, str(step))(input) * self.weight
-        return y if self.bias is None else y + self.bias
-
-    def extra_repr(self) -> str:
-        first = getattr(self, "0")
-        shown = f"{self.num_features}, max_length={self.max_length}, eps={first.eps}"
-        return f"{shown}, momentum={first.momentum}, gamma={self.gamma}"
-
-    def __repr__(self) -> str:  # a line for each step would hide the rest of a model
-        return f"{type(self).__name__}({self.extra_repr()})"
 
 
 class BatchNormalized(NormalizedRNNBase):
@@ -123,6 +70,12 @@ class BatchNormalized(NormalizedRNNBase):
         with accumulate_statistics(self):
             return super().run(sequences, states)
 
+    def norm_of_walk(
+        self, names: Sequence[str], place: str, x: Tensor, sizes: tuple[int, ...]
+    ) -> NormOfWalk | None:
+        (name,) = names
+        return of_batch_norm(getattr(self, name), place, x, sizes)
+
     def norms(self, suffix: str) -> Norms:
         """The norms of one layer and direction; in evaluation steps that no batch has reached take
         the statistics of the last one that was.
@@ -135,9 +88,7 @@ class BatchNormalized(NormalizedRNNBase):
 
 def at_steps(norm: StepBatchNorm) -> Any:
     """The norm as a function of values and any step."""
-    last = norm.max_length - 1
-    if not getattr(norm, str(last)).by_batch:
-        last = norm.learned() - 1
+    last = norm.last
     return lambda x, step: norm(x, min(step, last))
 
 

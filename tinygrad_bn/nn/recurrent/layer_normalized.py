@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_bn import creation
 from tinygrad_bn.nn.normalization.layer import LayerNorm
+from tinygrad_bn.nn.recurrent.fusion import NormOfWalk, of_layer_norms
 from tinygrad_bn.nn.recurrent.normalized import (
     NormalizedGRU,
     NormalizedLSTM,
@@ -35,6 +37,11 @@ class LayerNormalized(NormalizedRNNBase):
                     )
                     self.register_module(f"norm_{name}{suffix}", norm)
 
+    def norm_of_walk(
+        self, names: Sequence[str], place: str, x: Tensor, sizes: tuple[int, ...]
+    ) -> NormOfWalk | None:
+        return of_layer_norms([getattr(self, name) for name in names], place, x)
+
     def norms(self, suffix: str) -> Norms:
         """The norms of one layer and direction, which are the same at all steps."""
         return {name: anytime(getattr(self, f"norm_{name}{suffix}")) for name in self.norm_widths}
@@ -58,6 +65,7 @@ class LayerNormRNN(LayerNormalized, NormalizedRNN):
     """
 
     norm_widths = {"h": 1}
+    places = {"sum": ("h",)}
 
     def normalized(self, norms: Norms, step: int, gx: Tensor, gh: Tensor) -> tuple[Tensor, Tensor]:
         return norms["h"](gx + gh, step), creation.zeros_like(gh)
@@ -119,6 +127,7 @@ class LayerNormGRU(LayerNormalized, NormalizedGRU):
     """
 
     norm_widths = {"ih": 2, "hh": 2, "in": 1, "hn": 1}
+    places = {"x": ("ih", "in"), "h": ("hh", "hn")}
 
     def normalized(self, norms: Norms, step: int, gx: Tensor, gh: Tensor) -> tuple[Tensor, Tensor]:
         two = 2 * self.hidden_size

@@ -6,9 +6,8 @@ from typing import Any
 
 from tinygrad_bn.errors import ArgumentError, DtypeError
 from tinygrad_bn.nn.recurrent.arguments import require_nonlinearity
-from tinygrad_bn.nn.recurrent.base import RNNBase, Sequences
-from tinygrad_bn.ops.recurrent import GRUSequence, LSTMSequence, RNNSequence, recurrence
-from tinygrad_bn.tensors import Tensor
+from tinygrad_bn.nn.recurrent.base import RNNBase
+from tinygrad_bn.ops.recurrent import GRUSequence, LSTMSequence
 
 
 class RNN(RNNBase):
@@ -82,19 +81,8 @@ class RNN(RNNBase):
         )
         self.nonlinearity = nonlinearity
 
-    def one_direction(
-        self, suffix: str, x: Tensor, states: list[Tensor], sequences: Sequences, reverse: bool
-    ) -> tuple[Tensor, ...]:
-        relu = self.nonlinearity == "relu"
-        return recurrence(  # type: ignore[no-any-return]
-            RNNSequence,
-            x,
-            *self.weights(suffix),
-            *states,
-            sizes=sequences.sizes,
-            reverse=reverse,
-            relu=relu,
-        )
+    def cell_options(self) -> dict[str, Any]:
+        return {"relu": self.nonlinearity == "relu"}
 
 
 class LSTM(RNNBase):
@@ -138,6 +126,7 @@ class LSTM(RNNBase):
 
     gates = 4
     state_names = ("h_0", "c_0")
+    sequence = LSTMSequence
 
     def __init__(
         self,
@@ -170,13 +159,6 @@ class LSTM(RNNBase):
             proj_size,
             device,
             dtype,
-        )
-
-    def one_direction(
-        self, suffix: str, x: Tensor, states: list[Tensor], sequences: Sequences, reverse: bool
-    ) -> tuple[Tensor, ...]:
-        return recurrence(  # type: ignore[no-any-return]
-            LSTMSequence, x, *self.weights(suffix), *states, sizes=sequences.sizes, reverse=reverse
         )
 
 
@@ -217,6 +199,7 @@ class GRU(RNNBase):
     """
 
     gates = 3
+    sequence = GRUSequence
 
     def __init__(
         self,
@@ -240,11 +223,4 @@ class GRU(RNNBase):
             bidirectional,
             device=device,
             dtype=dtype,
-        )
-
-    def one_direction(
-        self, suffix: str, x: Tensor, states: list[Tensor], sequences: Sequences, reverse: bool
-    ) -> tuple[Tensor, ...]:
-        return recurrence(  # type: ignore[no-any-return]
-            GRUSequence, x, *self.weights(suffix), *states, sizes=sequences.sizes, reverse=reverse
         )
