@@ -207,6 +207,15 @@ class TestSeveral:
         assert (a.tolist(), b.tolist()) == ([1.0] * 3, [0.5] * 3)
         assert scaler.get_scale() == 2.0
 
+    @pytest.mark.parametrize("bad", [0, 1, 2])
+    def test_one_infinite_gradient_among_several_groups(self, bad: int, device: str) -> None:
+        params = [tg.ones(2, device=device, requires_grad=True) for _ in range(3)]
+        optimizer = optim.SGD([{"params": [p]} for p in params], lr=0.5)
+        for number, p in enumerate(params):
+            p.grad = tg.full((2,), np.inf if number == bad else 1.0, device=device)
+        tg.amp.GradScaler(device).step(optimizer)
+        assert all(p.tolist() == [1.0, 1.0] for p in params)
+
     @only_stand_in
     def test_parameters_on_several_devices(self) -> None:
         """One infinite gradient keeps all parameters of the optimizer where they are."""
