@@ -11,7 +11,12 @@ from importlib import import_module
 
 from tinygrad_bn.backend import Kernel
 
-FAMILIES: dict[str, str] = {}
+FAMILIES = {
+    "batch_moments": "batch_norm",
+    "batch_normalize": "batch_norm",
+    "batch_grad_sums": "batch_norm",
+    "batch_grad_input": "batch_norm",
+}
 """The file of each kernel point's kernel."""
 
 

@@ -28,7 +28,9 @@ VECTOR_BYTES = 16
 NULL = np.uint64(0)
 """The null pointer: CuPy has none for a kernel, and takes None for something else."""
 
-i32, f32, f64 = np.int32, np.float32, np.float64
+i32, u32, i64, u64, f32, f64 = (
+    np.int32, np.uint32, np.int64, np.uint64, np.float32, np.float64
+)  # fmt: skip
 
 
 class Source:
