@@ -40,6 +40,7 @@ class Compiled(StandIn):
     def __init__(self, function: Callable[..., Any], verify: bool) -> None:
         self.function, self.verify = function, verify
         self.program: Program | None = None
+        self._recent: Recent | None = None
         self._captures: dict[Any, list[Capture]] = {}
         self._lock = RLock()
         if not isinstance(function, Module):
@@ -48,10 +49,15 @@ class Compiled(StandIn):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if config.tracer.get() is not None:  # inside of another compiled step: part of it
             return self.function(*args, **kwargs)
-        key, tensors = signature(args, kwargs)
-        capture = self._capture_for(key)
-        if capture is None:
-            return self._trace(key, tensors, args, kwargs)
+        if self._recent is not None and not kwargs and self._recent.fits(args):
+            capture, tensors = self._recent.capture, list(args)
+        else:
+            key, tensors = signature(args, kwargs)
+            found = self._capture_for(key)
+            if found is None:
+                return self._trace(key, tensors, args, kwargs)
+            capture = found
+            self._recent = Recent.of(capture, args) if len(tensors) == len(args) else None
         self.program = capture.program
         if self.verify and capture.verified < CHECKED:
             capture.verified += 1
@@ -89,6 +95,43 @@ class Compiled(StandIn):
 
     def __repr__(self) -> str:
         return f"compiled({self.function!r})"
+
+
+class Recent:
+    """The capture that served last, for calls with tensors of the same kinds, and nothing else."""
+
+    def __init__(self, capture: Capture, kinds: list[Any]) -> None:
+        self.capture, self.kinds, self.mode = capture, kinds, mode()
+
+    @staticmethod
+    def of(capture: Capture, args: tuple[Any, ...]) -> Recent | None:
+        """For these arguments; None if they are not plain tensors, all different."""
+        plain = all(type(x) is Variable.tensor_class for x in args)
+        if not plain or len({*map(id, args)}) < len(args):
+            return None
+        arrays = [x.array for x in args]
+        if any(x.requires_grad or x._grad is not None for x in args):
+            return None
+        return Recent(capture, [(a.shape, a.dtype, a.strides) for a in arrays])
+
+    def fits(self, args: tuple[Any, ...]) -> bool:
+        """Whether the capture serves these arguments too."""
+        if len(args) != len(self.kinds) or len({*map(id, args)}) < len(args):
+            return False
+        for x, (shape, dtype, strides) in zip(args, self.kinds, strict=True):
+            if x.__class__ is not Variable.tensor_class:
+                return False
+            a = x.array
+            if (
+                a.__class__ is not np.ndarray
+                or a.shape != shape
+                or a.dtype is not dtype
+                or a.strides != strides
+                or x.requires_grad
+                or x._grad is not None
+            ):
+                return False
+        return self.mode == mode() and self.capture.holds()
 
 
 def signature(args: Any, kwargs: Any) -> tuple[Any, list[Variable]]:

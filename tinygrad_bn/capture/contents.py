@@ -79,7 +79,6 @@ class Decisions(Contents):
 
     def __init__(self, path: str, optimizer: FlatOptimizer) -> None:
         self.optimizer = optimizer
-        self.seen: list[Any] = []
         super().__init__(path, self.decide)
 
     def decide(self) -> Iterator[Any]:
@@ -97,19 +96,12 @@ class Decisions(Contents):
             for bucket in buckets:
                 yield group, bucket
 
-    def same(self) -> bool:
-        """Whether the update would be the same; quickly, where no option was touched."""
-        now = [
-            x
-            for group, bucket in self.buckets()
-            for x in (group, bucket.runs, len(bucket.runs), *group.values())
-        ]
-        if len(now) == len(self.seen) and all(map(is_, now, self.seen)):
-            return True
-        if super().same():
-            self.seen = now
-            return True
-        return False
+    def containers(self) -> list[Any]:
+        """Containers that all of it is in, a mark after each, so that no item changes its place."""
+        views: list[Any] = [self.optimizer.param_groups]
+        for group, bucket in self.buckets():
+            views += [bucket.runs, group.values(), group["params"]]
+        return [part for view in views for part in (view, (self,))]
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -128,18 +120,31 @@ class Glance:
 
     def __init__(self, contents: Sequence[Contents]) -> None:
         self.changes = CHANGES[0]
+        self.cells: list[tuple[CellType, Any]] = []
+        self.globals: list[tuple[Mapping[str, Any], str, Any]] = []
         self.views: list[Any] = []
         self.items: list[Any] = []
-        self.cells: list[tuple[CellType, Any]] = []
+        self.decisions: list[Decisions] = []
         self.computed: list[Contents] = []
         for part in contents:
-            if isinstance(part, Cell) and part.items:
+            if isinstance(part, Decisions):
+                self.decisions.append(part)
+            elif isinstance(part, Cell) and part.items:
                 self.cells.append((part.cell, part.items[0]))
+            elif isinstance(part, Globals):
+                for name, held in zip(part.names, part.items, strict=True):
+                    self.globals.append((part.variables, name, held))
             elif part.living and not part.watched:
                 self.views += [part.read(), (part,)]  # a mark, so that no item changes its place
                 self.items += [*part.items, part]
             elif not part.watched:
                 self.computed.append(part)
+        self.look_at_options()
+
+    def look_at_options(self) -> None:
+        """Note the options of optimizers as they are: a schedule changes them at every step."""
+        self.options = [view for part in self.decisions for view in part.containers()]
+        self.option_items = [*chain.from_iterable(self.options)]
 
     def same(self) -> bool:
         """Whether nothing has changed; False is no answer."""
@@ -151,6 +156,13 @@ class Glance:
                     return False
             except ValueError:
                 return False
+        for variables, name, held in self.globals:
+            if variables.get(name) is not held:
+                return False
         if not all(map(is_, chain.from_iterable(self.views), self.items)):
             return False
-        return all(part.same() for part in self.computed)
+        if not all(map(is_, chain.from_iterable(self.options), self.option_items)):
+            if not all(part.same() for part in self.decisions):
+                return False
+            self.look_at_options()
+        return all(part.same() for part in self.computed) if self.computed else True

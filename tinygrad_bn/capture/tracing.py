@@ -86,7 +86,10 @@ class Capture:
             optimizer.settle()
         self.leaves = [Leaf.of(x) for x in self.surroundings.tensors.values()]
         self.held: list[Variable] = []
-        self.exits: list[tuple[Variable, int | Array | None]] = []
+        self.homes: list[tuple[Variable, Array]] = []
+        """Tensors that leave with a gradient where their optimizer keeps it."""
+        self.exits: list[tuple[Variable, int | None]] = []
+        """Tensors that leave with one of the outputs as their gradient, or with none."""
         self.stamps: list[Stamp] = []
         self._glance: list[tuple[Any, ...]] = []
         """The tensors as they were when they last were what they should be, to look quickly."""
@@ -199,7 +202,7 @@ class Capture:
                 )
             held = held if isinstance(held, Traced) else recorder.lift(held)
             if held.array is vars(x).get("slot"):
-                self.exits.append((x, held.array))
+                self.homes.append((x, held.array))
             else:
                 self.exits.append((x, len(outputs)))
                 outputs.append(held.value)
@@ -260,13 +263,11 @@ class Capture:
         finally:
             for lock in self.locks:
                 lock.release()
-        for x, grad in self.exits:
-            if grad is None:
-                x._grad = None
-            elif isinstance(grad, int):
-                x._grad = x.wrap_like(computed[grad])
-            elif x._grad is None or x._grad.array is not grad:
-                x._grad = x.wrap_like(grad)
+        for x, slot in self.homes:
+            if (grad := x._grad) is None or grad.array is not slot:
+                x._grad = x.wrap_like(slot)
+        for x, place in self.exits:
+            x._grad = None if place is None else x.wrap_like(computed[place])
         if self.stamps:
             now = Stamp.tick()
             for stamp in self.stamps:
