@@ -30,11 +30,15 @@ from typing import Any, ClassVar
 from tinygrad_bn.errors import BackendError
 
 
-class NotSupported(BackendError):
-    """The library, or the device, has nothing that computes this."""
+class Refused(BackendError):
+    """A function of the library came back with another status than success."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-SUCCESS, ALLOC_FAILED, NOT_SUPPORTED = 0, 3, 15
+SUCCESS, ALLOC_FAILED, INVALID_VALUE, NOT_SUPPORTED = 0, 3, 7, 15
 """``CUBLAS_STATUS_*``, those that are told from the others."""
 REDUCTION_IN_COMPUTE_TYPE = 2
 """``CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE``: parts of a sum are kept as wide as the sum."""
@@ -125,7 +129,7 @@ class Library:
         ------
         MemoryError
             If the device has no memory left for it.
-        BackendError
+        Refused
             If it fails for another reason.
         """
         status = self.functions[name](*args)
@@ -134,7 +138,7 @@ class Library:
         message = f"cublasLt{name} failed with {self._name_of(status).decode()} ({status})"
         if status == ALLOC_FAILED:
             raise MemoryError(message)
-        raise NotSupported(message) if status == NOT_SUPPORTED else BackendError(message)
+        raise Refused(message, status)
 
 
 @cache

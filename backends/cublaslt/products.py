@@ -71,7 +71,7 @@ class Plan:
         p, wide = task.product, task.dtype.itemsize == 8
         assert isinstance(p.a, Operand)
         assert isinstance(p.b, Operand)
-        self.scalar = c_double if wide else c_float
+        self.end, self.scalar = task.end, c_double if wide else c_float
         scale = lt.DataType.R_64F if wide else lt.DataType.R_32F
         self.operation = lt.Operation(library, compute, scale)
         self.operation.set("TRANSA", lt.Op.T if p.b.transposed else lt.Op.N)
@@ -97,7 +97,10 @@ class Plan:
         name = "MatmulAlgoGetHeuristic"
         try:
             library.call(name, handle, *pointers, 1, byref(self.found), byref(count))
-        except lt.NotSupported:
+        except lt.Refused as error:
+            unheard_of = self.end != lt.Epilogue.DEFAULT and error.status == lt.INVALID_VALUE
+            if error.status != lt.NOT_SUPPORTED and not unheard_of:
+                raise
             return False
         return count.value == 1 and self.found.state == lt.SUCCESS
 

@@ -12,10 +12,17 @@ from importlib import import_module
 from tinygrad_bn.backend import Kernel
 
 FAMILIES = {
+    "affine": "affine",
+    "affine_grad_parameters": "affine",
     "batch_moments": "batch_norm",
     "batch_normalize": "batch_norm",
+    "batch_normalize_relu": "batch_norm",
     "batch_grad_sums": "batch_norm",
+    "batch_relu_grad_sums": "batch_norm",
     "batch_grad_input": "batch_norm",
+    "batch_relu_grad_input": "batch_norm",
+    "whole_batch_norm": "batch_norm",
+    "whole_batch_norm_grad": "batch_norm",
 }
 """The file of each kernel point's kernel."""
 

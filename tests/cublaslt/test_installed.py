@@ -36,7 +36,6 @@ MADE_OF = {
     lt.Layout: (lt.DataType.R_32F, 4, 5, 4),
     lt.Preference: (),
 }
-INVALID_VALUE = 7
 
 
 @cache
@@ -60,7 +59,7 @@ def test_numbers_are_those_of_the_headers(tmp_path: Path) -> None:
     numbers |= {f"CUBLASLT_EPILOGUE_{x.name}": x for x in lt.Epilogue}
     numbers |= {
         f"CUBLAS_STATUS_{name}": getattr(lt, name)
-        for name in ("SUCCESS", "ALLOC_FAILED", "NOT_SUPPORTED")
+        for name in ("SUCCESS", "ALLOC_FAILED", "INVALID_VALUE", "NOT_SUPPORTED")
     }
     numbers["CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE"] = lt.REDUCTION_IN_COMPUTE_TYPE
     for kind, prefix in KINDS.items():
@@ -93,11 +92,11 @@ def test_attributes_have_the_size_of_their_type(kind: Any) -> None:
             made.set(name, 1)  # success, or it raises
             room, size = ctypes.create_string_buffer(16), ctypes.sizeof(held)
             for wrong in {4, 8, 12} - {size}:
-                assert put(made.pointer, number, room, wrong) == INVALID_VALUE, name
-            assert put(made.pointer, number, None, size) == INVALID_VALUE
+                assert put(made.pointer, number, room, wrong) == lt.INVALID_VALUE, name
+            assert put(made.pointer, number, None, size) == lt.INVALID_VALUE
         room = ctypes.create_string_buffer(8)
         for size in (4, 8):
-            assert put(made.pointer, 9999, room, size) == INVALID_VALUE
+            assert put(made.pointer, 9999, room, size) == lt.INVALID_VALUE
 
 
 def test_statuses_have_the_same_names() -> None:

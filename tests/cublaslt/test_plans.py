@@ -184,6 +184,19 @@ class TestErrors:
         )
         matmul(a, a)  # and again it goes
 
+    def test_an_end_that_is_unknown_is_computed_after(self) -> None:
+        a, bias = GPU.asarray(drawn(5, 5)), GPU.asarray(drawn(5, seed=1))
+        expected = wide(drawn(5, 5)) @ wide(drawn(5, 5)) + drawn(5, seed=1)
+        for status in (7, 15):  # whichever of the two it comes back with
+            with fresh_products(), stand_in.failing("MatmulAlgoGetHeuristic", status):
+                assert_near(product(a, a, bias=bias), expected, 5)
+        with (
+            fresh_products(),
+            stand_in.failing("MatmulAlgoGetHeuristic", 7),
+            pytest.raises(BackendError, match="AlgoGetHeuristic failed with CUBLAS_STATUS_INVALID"),
+        ):
+            matmul(a, a)
+
     def test_a_product_without_algorithm(self) -> None:
         a = GPU.asarray(drawn(5, 5))
         message = r"that cuBLASLt can compute, got \(5, 5\) @ \(5, 5\) of float32"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError, ShapeError
+from tinygrad_bn.ops.affine import affine, affine_grad_parameters
 from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.promotion import is_floating, pair, require_tensor
 
@@ -64,18 +65,24 @@ class Linear(Function):
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         xp = self.xp
         self.shape, self.x, self.weight = x.shape, rows(xp, x), weight
-        y = xp.matmul(self.x, transposed(xp, weight))
-        if bias is not None:
-            y = y + bias
+        if bias is None:
+            y = xp.matmul(self.x, transposed(xp, weight))
+        else:
+            y = affine(self.backend, self.x, weight, bias)
         return y if len(x.shape) == 2 else xp.reshape(y, (*x.shape[:-1], weight.shape[0]))
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:
-        xp, dx = self.xp, None
+        xp, dx, dweight, dbias = self.xp, None, None, None
         dy = xp.reshape(dy, (self.x.shape[0], self.weight.shape[0]))
         if self.needs[0]:
             dx = xp.reshape(xp.matmul(dy, self.weight), self.shape)
-        dweight = xp.matmul(transposed(xp, dy), self.x) if self.needs[1] else None
-        return dx, dweight, xp.sum(dy, axis=0) if self.needs[2] else None
+        if self.needs[1] and self.needs[2]:
+            dweight, dbias = affine_grad_parameters(self.backend, dy, self.x)
+        elif self.needs[1]:
+            dweight = xp.matmul(transposed(xp, dy), self.x)
+        elif self.needs[2]:
+            dbias = xp.sum(dy, axis=0)
+        return dx, dweight, dbias
 
 
 @under_autocast

@@ -1,0 +1,21 @@
+"""The affine map of a layer and its gradients, as kernel points: where a product of matrices can
+end with a bias, or be taken beside the bias's gradient, one kernel does both.
+"""
+
+from __future__ import annotations
+
+from tinygrad_bn.backend import Array, Backend, kernel_point
+
+
+@kernel_point
+def affine(backend: Backend, x: Array, weight: Array, bias: Array) -> Array:
+    """x weightᵀ + bias, for x (N, I), weight (O, I) and bias (O,) of one dtype."""
+    xp = backend.xp
+    return xp.matmul(x, xp.transpose(weight, (1, 0))) + bias
+
+
+@kernel_point
+def affine_grad_parameters(backend: Backend, dy: Array, x: Array) -> tuple[Array, Array]:
+    """dyᵀ x and the sum of the rows of dy: the gradients of weight and bias, for dy (N, O)."""
+    xp = backend.xp
+    return xp.matmul(xp.transpose(dy, (1, 0)), x), xp.sum(dy, axis=0)
