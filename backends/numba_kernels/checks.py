@@ -4,6 +4,7 @@ Python, and lets the function itself say what is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinygrad_bn.backend import Array, Kernel
@@ -21,18 +22,43 @@ def labels_within(labels: Any, classes: int, ignore_index: int) -> None:
             raise ValueError
 
 
-def refuse_others(
-    outs: tuple[Array, ...], backend: Any, labels: Array, classes: int, ignore_index: int
-) -> Call:
-    return labels_within, (labels.reshape(-1), classes, ignore_index)
+@compiled
+def known(loss: Any, target: Any) -> None:
+    """Raise if a loss is NaN because a target is."""
+    for i in range(loss.size):
+        if loss[i] != loss[i]:
+            for j in range(target.size):
+                if target[j] != target[j]:
+                    raise ValueError
 
 
-def accepts(backend: Any, labels: Array, classes: int, ignore_index: int) -> bool:
-    return bool(labels.flags.c_contiguous)
+@compiled
+def indices_within(index: Any, low: int, high: int) -> None:
+    """Raise unless every index is within [low, high)."""
+    for i in range(index.size):
+        if not low <= index[i] < high:
+            raise ValueError
 
 
-def run(backend: Any, labels: Array, classes: int, ignore_index: int) -> None:
-    labels_within(labels.reshape(-1), classes, ignore_index)
+def check(compiled_check: Callable[..., None], arrays: int) -> Kernel:
+    """The kernel of a check of some arrays and some numbers, which a backend comes before."""
+
+    def into(outs: tuple[Array, ...], backend: Any, *args: Any) -> Call:
+        flat = [x.reshape(-1) for x in args[:arrays]]
+        return compiled_check, (*flat, *args[arrays:])
+
+    def run(*args: Any) -> None:
+        function, operands = into((), *args)
+        function(*operands)
+
+    def accepts(backend: Any, *args: Any) -> bool:
+        return all(x.flags.c_contiguous and x.dtype.itemsize > 2 for x in args[:arrays])
+
+    return Kernel(run, accepts, into)
 
 
-KERNELS = {"refuse_others": Kernel(run, accepts, refuse_others)}
+KERNELS = {
+    "refuse_others": check(labels_within, 1),
+    "refuse_nan": check(known, 2),
+    "refuse_beyond": check(indices_within, 1),
+}

@@ -26,6 +26,7 @@ def machine_code(
     Known are compiled functions; ufuncs whose last operand is the result, `numpy.matmul` too; their
     reductions; and `numpy.copyto`.
     """
+    function = getattr(function, "ufunc", function)
     if isinstance(function, partial):
         found = with_options(function, args)
     elif isinstance(function, np.ufunc):
@@ -83,8 +84,8 @@ def choice(target: Array, values: Any, condition: Array) -> NativeCall | None:
 def total(
     x: Array, axis: Any, dtype: Any, out: Array, keepdims: bool
 ) -> Sequence[NativeCall] | None:
-    """The calls that add up along an axis as NumPy does, which begins with zero: over all of x its
-    loop sums by pairs, over the first axis row after row.
+    """The calls that add up over the first axes or the last as NumPy does, which begins with zero:
+    neighbours it sums by pairs, and rows one after the other.
     """
     if dtype not in (None, x.dtype) or x.dtype != out.dtype or not x.size:
         return None
@@ -93,14 +94,12 @@ def total(
     axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
     long = [i for i in range(x.ndim) if x.shape[i] > 1]
     summed = [i for i in long if i in axes]
-    if summed not in (long, long[: len(summed)]):
-        return None
-    rest = x.size // out.size if out.size else 1
-    if summed == long:
-        sums, rows = out.reshape(1), x.reshape(-1)
-        place = np.broadcast_to(sums, rows.shape)
+    if summed == long[: len(summed)] and summed != long:
+        rows, sums = x.reshape(-1, out.size), out.reshape(1, -1)
+    elif summed == long[len(long) - len(summed) :]:
+        rows, sums = x.reshape(out.size, -1), out.reshape(-1, 1)
     else:
-        rows = x.reshape(rest, out.size)
-        place = np.broadcast_to(out.reshape(1, -1), rows.shape)
+        return None
+    place = np.broadcast_to(sums, rows.shape)
     calls = copy(out, np.zeros((), out.dtype)), loop_call(np.add, (place, rows), place)
     return None if None in calls else cast("Sequence[NativeCall]", calls)

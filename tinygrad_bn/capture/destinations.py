@@ -6,7 +6,8 @@ What has no entry here runs as it did when it was traced, and its result is copi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -88,11 +89,20 @@ def power(out: Array, x: Any, exponent: Any) -> Calls | None:
     return None
 
 
-def joined(function: Callable[..., Any]) -> Callable[..., Calls]:
-    def into(out: Array, arrays: Sequence[Array], axis: int = 0) -> Calls:
-        return [(partial(function, axis=axis, out=out), (arrays,))]
+def concatenated(out: Array, arrays: Sequence[Array], axis: int = 0) -> Calls:
+    """Each array to its part of the result."""
+    whole = (slice(None),) * (axis % out.ndim)
+    ends = [0, *accumulate(x.shape[axis] for x in arrays)]
+    return [
+        (overwrite, (out[(*whole, slice(start, stop))], x))
+        for x, (start, stop) in zip(arrays, pairwise(ends), strict=True)
+    ]
 
-    return into
+
+def stacked(out: Array, arrays: Sequence[Array], axis: int = 0) -> Calls:
+    """Each array to its place in the result."""
+    whole = (slice(None),) * (axis % out.ndim)
+    return [(overwrite, (out[(*whole, i, ...)], x)) for i, x in enumerate(arrays)]
 
 
 def where(out: Array, condition: Any, a: Any, b: Any) -> Calls | None:
@@ -115,25 +125,29 @@ def sigmoid(out: Array, x: Array) -> Calls | None:
     one = np.ones((), x.dtype)
     return [
         (np.negative, (x, out)),
-        (quietly(np.exp), (out, out)),
+        (quiet_exp, (out, out)),
         (np.add, (one, out, out)),
         (np.true_divide, (one, out, out)),
     ]
 
 
-@cache
-def quietly(ufunc: np.ufunc) -> Callable[..., None]:
-    """The ufunc, which does not warn of what overflows."""
-
-    def run(*operands: Array) -> None:
-        with np.errstate(over="ignore"):
-            ufunc(*operands)
-
-    return run
+def quiet_exp(x: Array, out: Array) -> None:
+    """exp, which does not warn of what overflows."""
+    with np.errstate(over="ignore"):
+        np.exp(x, out)
 
 
-def clip(out: Array, x: Array, *bounds: Any) -> Calls | None:
-    return None if is_half(x) else [(partial(np.clip, out=out), (x, *bounds))]
+quiet_exp.ufunc = np.exp  # type: ignore[attr-defined]  # which machine code is: it warns of nothing
+
+
+def clip(out: Array, x: Array, low: Any = None, high: Any = None) -> Calls | None:
+    if is_half(x):
+        return None
+    if high is None:
+        return [(partial(np.maximum, out=out), (x, low))]
+    if low is None:
+        return [(partial(np.minimum, out=out), (x, high))]
+    return [(partial(np.clip, out=out), (x, low, high))]
 
 
 DESTINATIONS: dict[str, Callable[..., Calls | None]] = {
@@ -143,8 +157,8 @@ DESTINATIONS: dict[str, Callable[..., Calls | None]] = {
     "mean": mean,
     "matmul": matmul,
     "pow": power,
-    "concatenate": joined(np.concatenate),
-    "stack": joined(np.stack),
+    "concatenate": concatenated,
+    "stack": stacked,
     "where": where,
     "astype": converted,
     "asarray": converted,
