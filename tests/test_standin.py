@@ -296,6 +296,84 @@ class TestTraffic:
         np.testing.assert_array_equal(again.get(), X)
 
 
+class TestStreams:
+    @pytest.fixture
+    def side(self) -> Any:
+        return cupy.cuda.Stream(non_blocking=True)
+
+    @staticmethod
+    def late(side: Any, values: Any) -> tuple[Any, Any]:
+        """An array that a copy on another stream is to fill, and the page-locked memory."""
+        host = cupyx.empty_pinned(len(values), "float32")
+        host[...] = values
+        target = cupy.empty(len(values), "float32")
+        side.wait_event(cupy.cuda.get_current_stream().record())
+        target.set(host, stream=side)
+        return target, host
+
+    def test_a_copy_is_made_when_somebody_waits_for_it(self, side: Any) -> None:
+        waits: list[Any] = [
+            side.synchronize,
+            cupy.cuda.Device(0).synchronize,
+            lambda: side.record().synchronize(),
+            lambda: cupy.cuda.get_current_stream().wait_event(side.record()),
+        ]
+        for wait in waits:
+            target, _host = self.late(side, [1, 2])
+            assert np.isnan(target.get()).all()
+            assert not side.done
+            wait()
+            assert target.get().tolist() == [1, 2]
+            assert side.done
+
+    def test_what_came_later_is_not_waited_for(self, side: Any) -> None:
+        first, _host = self.late(side, [1])
+        event = side.record()
+        second, _other = self.late(side, [2])
+        assert not event.done
+        event.synchronize()
+        assert event.done
+        assert first.get().tolist() == [1]
+        assert np.isnan(second.get()).all()
+
+    def test_it_reads_what_is_there_then(self, side: Any) -> None:
+        target, host = self.late(side, [1, 2])
+        host[...] = 3  # as a loop would that does not wait for its buffer
+        side.synchronize()
+        assert target.get().tolist() == [3, 3]
+
+    def test_page_locked_memory_must_live(self, side: Any) -> None:
+        _, host = self.late(side, [1, 2])
+        del host
+        with pytest.raises(SilentOnGPU, match="given back"):
+            side.synchronize()
+
+    def test_memory_that_another_stream_may_use(self, side: Any) -> None:
+        side.wait_event(cupy.cuda.get_current_stream().record())
+        target, host = cupy.empty(2, "float32"), cupyx.empty_pinned(2, "float32")
+        with pytest.raises(SilentOnGPU, match="has not waited"):
+            target.set(host, stream=side)
+        with pytest.raises(SilentOnGPU, match="has not waited"):
+            target[:1].set(host[:1], stream=side)
+        target.set(host)  # on the current stream, it is in order
+
+    def test_memory_that_is_not_page_locked_is_copied_at_once(self, side: Any) -> None:
+        target = cupy.empty(2, "float32")
+        target.set(np.ones(2, np.float32), stream=side)
+        assert target.get().tolist() == [1, 1]
+
+    def test_the_current_stream_is_one_of_a_device(self) -> None:
+        stream = cupy.cuda.Stream()
+        with stream:
+            assert cupy.cuda.get_current_stream() is stream
+        assert cupy.cuda.get_current_stream() is cupy.cuda.Stream.null
+        with cupy.cuda.Device(1), pytest.raises(RuntimeError, match="does not match"), stream:
+            pass
+        event = cupy.cuda.Event()
+        with cupy.cuda.Device(1), pytest.raises(RuntimeError, match="two devices"):
+            event.record(cupy.cuda.Stream())
+
+
 class TestSilentErrors:
     def test_indices_that_would_wrap_around(self, x: Any) -> None:
         with pytest.raises(SilentOnGPU):

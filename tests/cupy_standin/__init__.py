@@ -11,6 +11,7 @@ as strict, and where CuPy would do something silently wrong, or slow, the stand-
 - every transfer and every wait is counted (`count_traffic`);
 - indices that CuPy would wrap around, unnoticed, raise `SilentOnGPU`;
 - memory that is only allocated holds NaN;
+- copies from page-locked memory on other streams wait until somebody waits for them (`ordering`);
 - kernels (``cupy.RawModule``) are executed, by the `emulator`, and may do nothing undefined.
 
 Names that CuPy has and the stand-in has not yet raise NotImplementedError: add them to `functions`.

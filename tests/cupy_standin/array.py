@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from .gpus import Device, current_device, traffic
+from .memory import PinnedMemoryPointer, memory_of
+from .ordering import SilentOnGPU, late_copy, now
 from .record import names, signature
+from .streams import get_current_stream
 
 KDL_CUDA = 2
 """DLPack's number for memory of a CUDA device."""
@@ -20,23 +23,19 @@ NO_CONVERSION = (
 )
 
 
-class SilentOnGPU(Exception):
-    """Something that a GPU would do without an error, and wrongly: a bug of the caller."""
-
-
 class ndarray:
     """Memory of one device; what brings it to the host, as `get` and `item` do, is counted."""
 
     __array_priority__ = 100
     __array_ufunc__ = None  # CuPy would take numpy.exp(x); the library has no business to call it
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_a", "_device", "base")
+    __slots__ = ("__weakref__", "_a", "_born", "_device", "base")
     base: ndarray | None
     """The array that owns the memory, if it is not this one."""
 
     def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
         self._a = np.empty(shape, dtype, order=order)  # type: ignore[call-overload]
-        self._device = current_device()
+        self._device, self._born = current_device(), now()
         self.base = None
 
     def __array__(self, *args: object, **kwargs: object) -> Any:
@@ -105,7 +104,18 @@ class ndarray:
         if not isinstance(arr, np.ndarray) or arr.shape != self.shape or arr.dtype != self.dtype:
             raise TypeError("Only a numpy.ndarray of the same shape and dtype can be set")
         traffic.h2d += 1
-        self._a[...] = arr
+        here = get_current_stream()
+        late = stream is not None and stream.is_non_blocking and stream is not here
+        if not late or not isinstance(memory_of(arr), PinnedMemoryPointer):
+            self._a[...] = arr
+            return
+        owner = self if self.base is None else self.base
+        if stream._queue.waited.get(here._key(), -1) < owner._born:
+            raise SilentOnGPU(
+                "a copy on another stream into memory that the current one may still use: the "
+                "other has not waited for an event recorded since the memory was taken"
+            )
+        stream._queue.put(late_copy(self._a, arr))
 
     def item(self) -> Any:
         if self.size != 1:
@@ -206,7 +216,7 @@ def wrap(result: Any) -> Any:
     if isinstance(result, (np.ndarray, np.generic)):
         array = ndarray.__new__(ndarray)
         array._a = np.asarray(result)
-        array._device = current_device()
+        array._device, array._born = current_device(), now()
         array.base = None
         return array
     if isinstance(result, (tuple, list)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace, TracebackType
@@ -52,6 +52,8 @@ class Traffic:
     """Waits for a stream or a device, without data."""
 
 
+at_synchronization: list[Callable[[int], None]] = []
+"""What a wait for a device does, with its number."""
 machine = Machine()
 traffic = Traffic()
 _local = threading.local()
@@ -151,6 +153,8 @@ class Device:
 
     def synchronize(self) -> None:
         traffic.synchronizations += 1
+        for finish in at_synchronization:
+            finish(self.id)
 
     @property
     def mem_info(self) -> tuple[int, int]:

@@ -42,6 +42,27 @@ class MemoryPool:
 pool = MemoryPool()
 
 
+class PinnedMemoryPointer(bytearray):
+    """Page-locked memory of the host, in which nothing is known."""
+
+
+def alloc_pinned_memory(size: int) -> PinnedMemoryPointer:
+    machine.require()
+    return PinnedMemoryPointer(b"\xff" * size)
+
+
+def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray[Any, Any]:
+    size = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, buffer=alloc_pinned_memory(size), order=order)  # type: ignore[call-overload, no-any-return]
+
+
+def memory_of(array: Any) -> Any:
+    """What owns the memory of a NumPy array."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return array
+
+
 def alloc(size: int) -> Any:
     return pool.malloc(size)
 

@@ -46,8 +46,11 @@ def build() -> dict[str, StandIn]:
     cuda = {
         "Device": gpus.Device,
         "Stream": streams.Stream,
+        "Event": streams.Event,
         "get_current_stream": streams.get_current_stream,
         "alloc": memory.alloc,
+        "alloc_pinned_memory": memory.alloc_pinned_memory,
+        "PinnedMemoryPointer": memory.PinnedMemoryPointer,
         "is_available": lambda: gpus.machine.devices > 0 and not gpus.machine.status,
         "runtime": gpus.runtime,
         "compiler": SimpleNamespace(CompileException=CompileException),
@@ -67,7 +70,8 @@ def build() -> dict[str, StandIn]:
     content["get_default_memory_pool"] = memory.get_default_memory_pool
     special = StandIn("cupyx.scipy.special", frozenset(SPECIAL), dict(SPECIAL))
     scipy = StandIn("cupyx.scipy", frozenset(), {"special": special})
-    cupyx = StandIn("cupyx", names("cupyx"), {"scatter_add": scatter_add, "scipy": scipy})
+    extra = {"scatter_add": scatter_add, "scipy": scipy, "empty_pinned": memory.empty_pinned}
+    cupyx = StandIn("cupyx", names("cupyx"), extra)
     modules["cupy"] = StandIn("cupy", names("cupy"), content)
     return modules | {m.__name__: m for m in (cupyx, scipy, special)}
 
