@@ -1,4 +1,4 @@
-"""What a measurement must say about where it was made."""
+"""What a measurement must say about where it was made, and how its process is set up."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+PACKAGES = "numpy scipy numba cupy-cuda13x torch jax scikit-learn".split()
+POOLS = "OPENBLAS OMP MKL NUMBA".split()
+"""Libraries that read how many threads they may have from ``<name>_NUM_THREADS``."""
 
 
 def unpinned() -> None:
@@ -19,6 +24,36 @@ def unpinned() -> None:
     loads.
     """
     os.environ.pop("OPENBLAS_CORETYPE", None)
+
+
+def surroundings(threads: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which all libraries keep to so many threads, and NumPy's BLAS chooses its
+    core type.
+    """
+    found = {name: value for name, value in environment.items() if name != "OPENBLAS_CORETYPE"}
+    found |= {f"{pool}_NUM_THREADS": str(threads) for pool in POOLS}
+    eigen = "true" if threads > 1 else "false"
+    found["XLA_FLAGS"] = (
+        f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={threads}"
+    )
+    found["JAX_PLATFORMS"] = "cpu"
+    return found
+
+
+def settle(threads: int) -> list[int]:
+    """Start the program over unless it is in its `surroundings`, and keep it on as many cores as it
+    may have threads; their numbers. To be called before NumPy loads.
+    """
+    wanted = surroundings(threads, os.environ)
+    if wanted != dict(os.environ):
+        pinned = os.environ.get("OPENBLAS_CORETYPE")
+        without = f" without OPENBLAS_CORETYPE={pinned}, which pins NumPy's BLAS" if pinned else ""
+        print(f"starting over{without} with threads of BLAS, OpenMP and XLA set to {threads}")
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
+    cores = sorted(os.sched_getaffinity(0))[-threads:]
+    os.sched_setaffinity(0, cores)
+    return cores
 
 
 def processor() -> str:
@@ -63,7 +98,7 @@ def description() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in ("numpy", "scipy", "numba", "cupy-cuda13x", "torch")},
+        "versions": {package: version(package) for package in PACKAGES},
         "blas": [
             {
                 key: pool.get(key)
@@ -74,9 +109,9 @@ def description() -> dict[str, Any]:
     }
 
 
-def write(name: str, content: dict[str, Any]) -> Path:
+def write(name: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write a result with the machine's description beside it."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(exist_ok=True, parents=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": description(), **content}, indent=1) + "\n")
     return path

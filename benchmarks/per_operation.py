@@ -63,10 +63,10 @@ def chains(library: Any, operation: Callable[[Any, Any], Any]) -> dict[str, Call
     return {"forward": forward, "both": both}
 
 
-def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+def measured(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
     """Microseconds an operation for each call, in turns; the first turn warms up."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(TURNS + 1):
+    for turn in range(turns + 1):
         for name, call in calls.items():
             call()  # after the other library's turn, the caches are its own
             start = time.perf_counter()
@@ -77,17 +77,20 @@ def measured(calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
     return times
 
 
-def main() -> None:
+def measure(turns: int, report: Callable[[str], None]) -> dict[str, Any]:
+    """All operations, in all libraries that are installed."""
     libraries: dict[str, Any] = {"tinygrad_bn": tg}
+    absent: dict[str, str] = {}
     try:
         import torch
 
         torch.set_num_threads(1)
         libraries["torch"] = torch
     except ModuleNotFoundError:
-        print("PyTorch is not installed: its column is missing")
+        absent["torch"] = "not installed: pip install torch"
+        report("missing: torch (not installed: pip install torch)")
     rows: dict[str, dict[str, Any]] = {}
-    print(f"{'µs an operation':<18}{'forward':>28}{'forward and backward':>32}")
+    report(f"{'µs an operation':<18}{'forward':>28}{'forward and backward':>32}")
     with threadpool_limits(1):
         for name, operation in OPERATIONS.items():
             calls = {
@@ -95,22 +98,30 @@ def main() -> None:
                 for library, module in libraries.items()
                 for phase, call in chains(module, operation).items()
             }
-            times = measured(calls)
             rows[name] = {
                 key: {
                     "median": round(statistics.median(values), 3),
                     "quartiles": [round(q, 3) for q in statistics.quantiles(values, n=4)[::2]],
                 }
-                for key, values in times.items()
+                for key, values in measured(calls, turns).items()
             }
-            cells = []
-            for phase in ("forward", "both"):
-                medians = [rows[name][f"{library} {phase}"]["median"] for library in libraries]
-                text = " / ".join(f"{m:6.2f}" for m in medians)
-                ratio = f"  {medians[1] / medians[0]:4.2f}×" if len(medians) > 1 else ""
-                cells.append(text + ratio)
-            print(f"{name:<18}{cells[0]:>28}{cells[1]:>32}")
-    print("written:", write("per_operation", {"microseconds an operation": rows}))
+            report(line(name, rows[name], list(libraries)))
+    return {"absent": absent, "microseconds an operation": rows}
+
+
+def line(name: str, row: dict[str, Any], libraries: list[str]) -> str:
+    """A row as it is printed."""
+    cells = []
+    for phase in ("forward", "both"):
+        medians = [row[f"{library} {phase}"]["median"] for library in libraries]
+        text = " / ".join(f"{m:6.2f}" for m in medians)
+        ratio = f"  {medians[1] / medians[0]:4.2f}×" if len(medians) > 1 else ""
+        cells.append(text + ratio)
+    return f"{name:<18}{cells[0]:>28}{cells[1]:>32}"
+
+
+def main() -> None:
+    print("written:", write("per_operation", measure(TURNS, print)))
 
 
 if __name__ == "__main__":
