@@ -96,8 +96,8 @@ def as_matrix(rows: int, columns: int, down: int, across: int) -> tuple[bool, in
     """Whether a matrix is transposed, and its leading dimension; None where it has none."""
     if (across == 1 or columns == 1) and (rows == 1 or down >= columns):
         return False, columns if rows == 1 else down
-    if (down == 1 or rows == 1) and (columns == 1 or across >= rows):
-        return True, rows if columns == 1 else across
+    if (down == 1 or rows == 1) and across >= rows:
+        return True, across
     return None
 
 
