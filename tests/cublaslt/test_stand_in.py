@@ -12,6 +12,7 @@ import pytest
 from tinygrad_bn.backends.cublaslt import binding as lt  # type: ignore
 
 from tests.cupy_standin import cublaslt as stand_in
+from tests.cupy_standin.memory import alloc
 from tests.cupy_standin.streams import Stream, capturing
 from tests.two_backends import GPU, get_backend, only_stand_in
 from tinygrad_bn.errors import BackendError
@@ -74,19 +75,14 @@ class Call:
         at = [x.data.ptr + 4 * offset for x, offset in zip(self.memory, offsets, strict=True)]
         if "result" in other:
             at[2] = at[other["result"]]
-        space = stand_in_memory(size).ptr + other.get("shifted", 0)
+        self.space = alloc(size)
+        space = self.space.ptr + other.get("shifted", 0)
         stream = other.get("stream", 0)
         self.library.call(
             "Matmul", self.handle, self.op.pointer, byref(c_float(1)), at[0], a, at[1], b,
             byref(c_float(0)), at[2], y, at[2], y, byref(self.found), space, size, stream,
         )  # fmt: skip
         return GPU.to_numpy(self.memory[2])[offsets[2] : offsets[2] + M * N]
-
-
-def stand_in_memory(size: int) -> Any:
-    import cupy
-
-    return cupy.cuda.alloc(size)
 
 
 def refused(status: str) -> Any:
