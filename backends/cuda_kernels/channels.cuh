@@ -1,17 +1,17 @@
-// x (N, C, S) seen from its channels: where a thread finds what is of its own, and sums of a channel
-// over a block and over all blocks.
+// x (N, C, S) seen from its channels: where a thread finds what is of its own, and sums of a
+// channel over a block and over all blocks.
 //
 // A thread has packs of V elements, of K channels: K = V where S = 1 and channels lie side by side,
-// else K = 1. A block has blockDim.x groups of K channels, and blockDim.y threads for each; the items
-// of a group, its packs, are shared out among them, and among gridDim.y blocks.
+// else K = 1. A block has blockDim.x groups of K channels, and blockDim.y threads for each; the
+// items of a group, its packs, are shared out among them, and among gridDim.y blocks.
 #pragma once
 
 #include "blocks.cuh"
 
 constexpr int THREADS = 256;
 
-// The offset of a pack. An item of K = 1 is one of N·per_sample; n = item / per_sample is found by a
-// multiplication, since what divides is known beforehand: the product and a shift are exact.
+// The offset of a pack. An item of K = 1 is one of N·per_sample; n = item / per_sample is found by
+// a multiplication, since what divides is known beforehand: the product and a shift are exact.
 template <int V, int K> struct Place {
     int items, groups, per_sample;
     u32 magic;
@@ -70,27 +70,53 @@ template <int K> struct Sums {
     }
 };
 
+// Shared memory for two numbers of each channel of each thread.
+template <int K> struct Kept {
+    double a[K][THREADS], b[K][THREADS];
+
+    __device__ static Kept& of_block() {
+        __shared__ Kept kept;
+        return kept;
+    }
+
+    __device__ __forceinline__ void put(int thread, const Sums<K>& sums) {
+#pragma unroll
+        for (int j = 0; j < K; ++j) {
+            a[j][thread] = sums.a[j];
+            b[j][thread] = sums.b[j];
+        }
+    }
+};
+
 // The sums of all threads of a group, in the first of them.
 template <int K> __device__ void fold(Sums<K>& sums) {
-    __shared__ double kept[2][K][THREADS];
+    Kept<K>& kept = Kept<K>::of_block();
     const int t = threadIdx.y * blockDim.x + threadIdx.x;
-    __syncthreads();
     for (int rows = blockDim.y / 2; rows; rows /= 2) {
-        if (threadIdx.y >= rows && threadIdx.y < 2 * rows) {
-#pragma unroll
-            for (int j = 0; j < K; ++j) {
-                kept[0][j][t] = sums.a[j];
-                kept[1][j][t] = sums.b[j];
-            }
-        }
+        __syncthreads();  // whoever still reads
+        if (threadIdx.y >= rows && threadIdx.y < 2 * rows) kept.put(t, sums);
         __syncthreads();
         if (threadIdx.y < rows) {
+            const int other = t + rows * blockDim.x;
 #pragma unroll
             for (int j = 0; j < K; ++j) {
-                sums.a[j] += kept[0][j][t + rows * blockDim.x];
-                sums.b[j] += kept[1][j][t + rows * blockDim.x];
+                sums.a[j] += kept.a[j][other];
+                sums.b[j] += kept.b[j][other];
             }
         }
+    }
+}
+
+// What the first thread of a group has, in all of them.
+template <int K> __device__ void broadcast(Sums<K>& sums) {
+    Kept<K>& kept = Kept<K>::of_block();
+    __syncthreads();
+    if (threadIdx.y == 0) kept.put(threadIdx.x, sums);
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < K; ++j) {
+        sums.a[j] = kept.a[j][threadIdx.x];
+        sums.b[j] = kept.b[j][threadIdx.x];
     }
 }
 

@@ -141,10 +141,11 @@ def tickets(count: int) -> Array:
     return _tickets(device, cupy.cuda.get_current_stream().ptr, room)
 
 
-def vector_width(*arrays: Array, along: int) -> int:
-    """How many elements a thread may load at once: 16 bytes of them, where the length ``along``
-    which they lie is a multiple of that and all arrays begin at one; else 1.
+def vector_width(*arrays: Array, along: int, most: int = VECTOR_BYTES) -> int:
+    """How many elements a thread may load at once, up to ``most``: 16 bytes of them, where the
+    length ``along`` which they lie is a multiple of that, and all arrays begin at one; else 1.
     """
-    width = VECTOR_BYTES // arrays[0].dtype.itemsize
-    aligned = all(x.data.ptr % VECTOR_BYTES == 0 for x in arrays)
+    itemsize = arrays[0].dtype.itemsize
+    width = min(VECTOR_BYTES // itemsize, most)
+    aligned = all(x.data.ptr % (width * itemsize) == 0 for x in arrays)
     return width if along % width == 0 and aligned else 1

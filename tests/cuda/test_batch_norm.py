@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tinygrad_bn.backends.cuda_kernels import batch_norm
+from tinygrad_bn.backends.cuda_kernels.channel_plans import Division
 
 from tests.cupy_standin import count_traffic, thread_order
 from tests.two_backends import CPU, GPU, dtype_named
-from tinygrad_bn.ops import moments
+from tinygrad_bn.ops import moments, whole_norms
 
 STORED = ("float32", "float16", "bfloat16")
 UNIT = {"float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
@@ -65,10 +65,18 @@ class Batch:
         means = [s / self.count for s in reference("batch_grad_sums", self.dy, *kept, None)]
         yield "batch_grad_input", (self.dy, *kept, self.weight, *means, None)
 
+    def whole_calls(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """The forward and the backward that are done at once."""
+        for relu in (False, True):
+            yield "whole_batch_norm", (self.x, self.weight, self.bias, None, 1e-5, relu)
+            known = self.dy, self.x, self.mean, self.rstd, self.weight, self.bias, None
+            yield "whole_batch_norm_grad", (*known, self.count, relu)
+
 
 def reference(name: str, *args: Any) -> Any:
+    module = whole_norms if name.startswith("whole") else moments
     with np.errstate(all="ignore"):
-        return getattr(moments, name).reference(CPU, *args)
+        return getattr(module, name).reference(CPU, *args)
 
 
 def kernel(name: str, *args: Any) -> Any:
@@ -126,6 +134,52 @@ def test_every_size(shape: tuple[int, ...], dtype: str) -> None:
         assert_as_the_bodies(Batch(shape, dtype), dtype)
 
 
+@every_dtype
+@pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
+def test_the_relu_lets_through_what_it_gave(shape: tuple[int, ...], dtype: str) -> None:
+    """To the bit: backward, which computes y once more, cannot take another side than forward."""
+    batch = Batch(shape, dtype)
+    kept, affine = (batch.x, batch.mean, batch.rstd), (batch.weight, batch.bias)
+    with thread_order(sum(shape) % 5):
+        y = kernel("batch_normalize", *kept, *affine)
+        positive = kernel("batch_normalize_relu", *kept, *affine)
+        np.testing.assert_array_equal(positive, np.maximum(y, 0))
+        dy = batch.dy * (y > 0)
+        sums = kernel("batch_relu_grad_sums", batch.dy, *kept, *affine, None)
+        np.testing.assert_array_equal(sums, kernel("batch_grad_sums", dy, *kept, None))
+        means = [total / batch.count for total in sums]
+        dx = kernel("batch_relu_grad_input", batch.dy, *kept, *affine, *means, None)
+        wanted = kernel("batch_grad_input", dy, *kept, batch.weight, *means, None)
+        np.testing.assert_array_equal(dx, wanted)
+
+
+@every_dtype
+@pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_all_at_once_is_what_the_phases_are(shape: tuple[int, ...], relu: bool, dtype: str) -> None:
+    """Statistics up to the order of sums, and elements to the bit, in one launch or in two."""
+    batch = Batch(shape, dtype)
+    affine, wide = (batch.weight, batch.bias), sizes(batch, "batch_moments", dtype)
+    with thread_order(sum(shape) % 5):
+        y, mean, var, rstd = kernel("whole_batch_norm", batch.x, *affine, None, 1e-5, relu)
+        assert np.all(np.abs(mean - batch.mean) <= wide[0])
+        assert np.all(np.abs(var - batch.var) <= wide[1])
+        np.testing.assert_allclose(rstd, 1 / np.sqrt(var + 1e-5), rtol=4e-16)
+        name = "batch_normalize_relu" if relu else "batch_normalize"
+        np.testing.assert_array_equal(y, kernel(name, batch.x, mean, rstd, *affine))
+        known = batch.dy, batch.x, mean, rstd, *affine, None
+        dx, *sums = kernel("whole_batch_norm_grad", *known, batch.count, relu)
+        dy = batch.dy * (y > 0) if relu else batch.dy
+        wanted = reference("batch_grad_sums", dy, batch.x, mean, rstd, None)
+        for total, want, allowed in zip(
+            sums, wanted, sizes(batch, "batch_grad_sums", dtype), strict=True
+        ):
+            assert np.all(np.abs(total - want) <= allowed)
+        means = [total * (1 / batch.count) for total in sums]
+        wanted = kernel("batch_grad_input", dy, *known[1:4], batch.weight, *means, None)
+        np.testing.assert_array_equal(dx, wanted)
+
+
 @pytest.mark.parametrize("shape", [(300, 12, 1), (259, 7, 1), (6, 5, 36), (5, 3, 49)], ids=str)
 @pytest.mark.parametrize(
     ("offset", "scale"),
@@ -149,11 +203,12 @@ def test_every_offset_and_scale(shape: tuple[int, ...], offset: float, scale: fl
 def test_bits_do_not_depend_on_the_order(shape: tuple[int, ...], dtype: str, order: int) -> None:
     """Of threads, nor of blocks: their sums are merged in one order, whoever comes last."""
     batch = Batch(shape, dtype)
-    for name, args in batch.calls():
+    for name, args in (*batch.calls(), *batch.whole_calls()):
         natural = kernel(name, *args)
         with thread_order(order + 1):
             got = kernel(name, *args)
-        for value, want in zip(np.atleast_1d(got), np.atleast_1d(natural), strict=True):
+        pairs = zip(got, natural, strict=True) if isinstance(got, tuple) else [(got, natural)]
+        for value, want in pairs:
             assert value.tobytes() == want.tobytes(), name
 
 
@@ -166,7 +221,6 @@ def test_what_is_not_finite_stays_in_its_channel(
 ) -> None:
     """There, results are those of the bodies."""
     batch = Batch(shape, "float32")
-    batch.x[:, 1].reshape(-1)[place] = value  # in a copy, unless S is 1
     rows = batch.x[:, 1].copy()
     rows.reshape(-1)[place] = value
     batch.x[:, 1] = rows
@@ -174,7 +228,7 @@ def test_what_is_not_finite_stays_in_its_channel(
     with np.errstate(all="ignore"):
         batch.rstd = 1 / np.sqrt(batch.var + 1e-5)
     others = [c for c in range(shape[1]) if c != 1]
-    for name, args in batch.calls():
+    for name, args in (*batch.calls(), *batch.whole_calls()):
         with thread_order(order):
             got, wanted = kernel(name, *args), reference(name, *args)
         pairs = zip(got, wanted, strict=True) if isinstance(got, tuple) else [(got, wanted)]
@@ -240,7 +294,7 @@ def test_arrays_that_begin_anywhere(shape: tuple[int, ...], dtype: str) -> None:
 @pytest.mark.parametrize("divisor", [1, 2, 3, 7, 49, 64, 65, 12544, (1 << 30) - 1, 1 << 30])
 def test_division_by_multiplying(divisor: int) -> None:
     """Exact for all numbers of up to 30 bits that are next to a multiple."""
-    magic, shift = (int(v) for v in batch_norm.Division.by(divisor))
+    magic, shift = (int(v) for v in Division.by(divisor))
     assert magic < 1 << 32
     multiples = np.unique(np.linspace(0, (1 << 30) // divisor, 999).astype(np.int64)) * divisor
     i = np.concatenate([multiples - 1, multiples, multiples + 1])
@@ -273,9 +327,17 @@ def test_goes_to_the_reference(x: Any) -> None:
         ("batch_moments", (good, mask)),
         ("batch_normalize", (given, *vectors, None, None)),
         ("batch_normalize", (good, *narrow, None, None)),
+        ("batch_normalize_relu", (given, *vectors, None, None)),
         ("batch_grad_sums", (good, given, *vectors, None)),
         ("batch_grad_sums", (given, good, *vectors, None)),
         ("batch_grad_sums", (good, good, *vectors, mask)),
+        ("batch_relu_grad_sums", (good, good, *vectors, None, None, mask)),
+        ("batch_relu_grad_input", (good, good, *vectors, None, None, *vectors, mask)),
+        ("whole_batch_norm", (given, None, None, None, 1e-5, False)),
+        ("whole_batch_norm", (good, None, None, mask, 1e-5, False)),
+        ("whole_batch_norm_grad", (given, good, *vectors, None, None, None, 12, True)),
+        ("whole_batch_norm_grad", (good, good, *narrow, None, None, None, 12, True)),
+        ("whole_batch_norm_grad", (good, good, *vectors, None, None, mask, 12, True)),
         ("batch_grad_input", (given, good, *vectors, None, *vectors, None)),
         ("batch_grad_input", (good, good, *vectors, None, *narrow, None)),
         ("batch_grad_input", (good, good, *vectors, None, *vectors, mask)),
