@@ -22,6 +22,7 @@ from tinygrad_bn.backend import get_backend
 from tinygrad_bn.errors import BackendError
 
 pytestmark = only_stand_in
+cupy: Any = sys.modules["cupy"]
 
 
 class TestPlans:
@@ -122,6 +123,13 @@ class TestStreams:
             with stand_in.count_calls() as calls:
                 product(a, a, out=out)
         assert (calls["MatmulAlgoGetHeuristic"], calls["Matmul"]) == (0, 1)
+
+    def test_products_by_cupy_itself_are_refused_in_one(self) -> None:
+        a = GPU.asarray(drawn(5, 5))
+        for compute in (lambda: cupy.matmul(a, a), lambda: cupy.einsum("ij,jk->ik", a, a)):
+            compute()
+            with capturing(), pytest.raises(NotImplementedError, match="cuBLAS"):
+                compute()
 
     def test_a_capture_meets_nothing_new(self) -> None:
         a, out = GPU.asarray(drawn(5, 5)), GPU.asarray(drawn(5, 5))

@@ -11,6 +11,7 @@ import numpy as np
 from .array import KDL_CUDA, SilentOnGPU, from_host, host_of, ndarray, view_of, wrap
 from .gpus import traffic
 from .record import signature
+from .streams import get_current_stream
 from .ufuncs import UFUNCS
 
 AS_NUMPY = (
@@ -197,12 +198,21 @@ def may_share_memory(a: ndarray, b: ndarray, max_work: Any = None) -> bool:
     return a._device == b._device and bool(np.may_share_memory(a._a, b._a))
 
 
+def refuse_cublas_in_capture(*arrays: Any) -> None:
+    """CuPy calls cuBLAS for products of floats, and refuses to while a stream captures."""
+    if get_current_stream().is_capturing() and any(x.dtype.kind not in "biu" for x in arrays):
+        raise NotImplementedError(
+            "calling cuBLAS API during stream capture is currently unsupported"
+        )
+
+
 def matmul(x1: ndarray, x2: ndarray) -> Any:
     """The product: cuBLAS sums 16-bit floats in float32, the kernel for two vectors does not."""
     a, b = host_of(x1), host_of(x2)
     for x in (a, b):
         if not isinstance(x, np.ndarray):
             raise TypeError(f"Unsupported type {type(x)}")
+    refuse_cublas_in_capture(a, b)
     half = a.dtype == b.dtype and a.dtype.itemsize == 2 and a.dtype.kind in "fV"
     with np.errstate(all="ignore"):
         if not half:
@@ -215,6 +225,7 @@ def matmul(x1: ndarray, x2: ndarray) -> Any:
 
 def einsum(*operands: Any, dtype: Any = None, optimize: Any = False) -> Any:
     subscripts, *arrays = operands
+    refuse_cublas_in_capture(*arrays)
     with np.errstate(all="ignore"):
         result = np.einsum(subscripts, *host_of(arrays), dtype=dtype, optimize=optimize)
     return wrap(result)
