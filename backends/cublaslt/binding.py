@@ -75,7 +75,7 @@ class Epilogue(IntEnum):
     RELU = 2
     BIAS = 4
     RELU_BIAS = 6
-    BGRADB = 512
+    BGRADA = 256
 
 
 class Heuristic(Structure):

@@ -96,21 +96,22 @@ def product(
 
 
 def product_and_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """a @ b of matrices, and a summed over its columns: dW and db of a layer, of a = dyᵀ, b = x.
+    """a @ b of matrices, and the sum of b's rows: of a = xᵀ and b = dy, a layer's dWᵀ and db.
 
     The sum is taken beside the product, in its accumulators; where cuBLASLt has no algorithm for
     both, in a kernel of its own.
     """
     p, a, b = ready(a, b)
-    y, total = cupy.empty(p.shape, a.dtype), cupy.empty(p.m, a.dtype)
-    if y.size and p.k and run(p, a, b, y, Epilogue.BGRADB, total, 1, 0):
+    y, total = cupy.empty(p.shape, a.dtype), cupy.empty(p.n, a.dtype)
+    # b is the left operand, A, of the product that BLAS is asked for
+    if y.size and p.k and run(p, a, b, y, Epilogue.BGRADA, total, 1, 0):
         return y, total
     if y.size and p.k:
         plain(p, a, b, y, 1, 0)
     else:
         y[...] = 0
     wide = np.float32 if is_half(a.dtype) else a.dtype
-    return y, cupy.sum(a, axis=1, dtype=wide).astype(a.dtype, copy=False)
+    return y, cupy.sum(b, axis=0, dtype=wide).astype(a.dtype, copy=False)
 
 
 def ready(a: Array, b: Array) -> tuple[Product, Array, Array]:

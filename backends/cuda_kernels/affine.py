@@ -17,7 +17,8 @@ def affine(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def affine_grad_parameters(dy: Array, x: Array) -> tuple[Array, Array]:
-    return product_and_sum(dy.T, x)
+    dweight, dbias = product_and_sum(x.T, dy)
+    return dweight.T, dbias  # as the weights of layers lie in memory
 
 
 def accepts(x: Array, *others: Array) -> bool:

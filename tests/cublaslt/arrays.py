@@ -12,7 +12,7 @@ from tinygrad_bn.backends.cublaslt import products as engine  # type: ignore
 from tests.two_backends import GPU, dtype_named
 
 EPS = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
-BIAS, RELU, BGRADB = 4, 2, 512
+BIAS, RELU, BGRADA = 4, 2, 256
 
 
 def drawn(*shape: int, dtype: str = "float32", seed: int = 0) -> Any:

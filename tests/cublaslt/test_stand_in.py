@@ -114,7 +114,7 @@ def test_what_is_right_is_computed() -> None:
         ({"batch": (2, 2, 2), "steps": (M * K, K * N, M * N - 1)}, "INTERNAL_ERROR"),
         ({"batch": (65536,) * 3, "steps": (M * K, K * N, M * N)}, NOT_SUPPORTED),
         ({"operation": {"EPILOGUE": 4}}, INVALID_VALUE),
-        ({"operation": {"EPILOGUE": 512}}, INVALID_VALUE),
+        ({"operation": {"EPILOGUE": 256}}, INVALID_VALUE),
         ({"types": (0, 0, 1)}, NOT_SUPPORTED),
         ({"types": (1, 1, 1)}, NOT_SUPPORTED),
         ({"types": (2, 2, 2), "compute": 77}, NOT_SUPPORTED),

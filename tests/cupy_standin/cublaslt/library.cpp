@@ -21,7 +21,7 @@ enum Status { SUCCESS = 0, NOT_INITIALIZED = 1, ALLOC_FAILED = 3, INVALID_VALUE 
               ARCH_MISMATCH = 8, EXECUTION_FAILED = 13, INTERNAL_ERROR = 14, NOT_SUPPORTED = 15 };
 enum DataType { R_32F = 0, R_64F = 1, R_16F = 2, R_16BF = 14 };
 enum Compute { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_32F_FAST_TF32 = 77 };
-enum Epilogue { DEFAULT = 1, RELU = 2, BIAS = 4, RELU_BIAS = 6, BGRADB = 512 };
+enum Epilogue { DEFAULT = 1, RELU = 2, BIAS = 4, RELU_BIAS = 6, BGRADA = 256 };
 enum Scheme { INPLACE = 1, OUTPUT_TYPE = 4 };
 
 constexpr int64_t LARGEST_BATCH = 65535;
@@ -116,7 +116,7 @@ struct Problem {
     uint64_t rows() const { return d.rows; }
     uint64_t columns() const { return d.columns; }
     uint64_t inner() const { return op.transposed[0] ? a.rows : a.columns; }
-    bool has_vector() const { return op.epilogue & BIAS || op.epilogue == BGRADB; }
+    bool has_vector() const { return op.epilogue & BIAS || op.epilogue == BGRADA; }
 
     int check() const {
         for (const Layout* x : {&a, &b, &c, &d}) {
@@ -132,7 +132,7 @@ struct Problem {
             return undefined("the matrices of a result overlap");
         if (d.batch > LARGEST_BATCH) return NOT_SUPPORTED;
         if (has_vector() && op.vector == 0) return INVALID_VALUE;
-        if (op.epilogue == BGRADB && d.batch > 1) return NOT_SUPPORTED;
+        if (op.epilogue == BGRADA && d.batch > 1) return NOT_SUPPORTED;
         if (d.type == R_64F) return op.compute == COMPUTE_64F && op.scale == R_64F ? SUCCESS : NOT_SUPPORTED;
         if (op.scale != R_32F) return NOT_SUPPORTED;
         if (op.compute == COMPUTE_32F_FAST_TF32) return d.type == R_32F ? SUCCESS : NOT_SUPPORTED;
@@ -184,11 +184,12 @@ void multiply(const Problem& p, A alpha, const T* a, const T* b, A beta, const T
             if (p.op.epilogue & RELU) x = x > 0 ? x : A(0);  // also of NaN, as fmax would
             d[j * p.d.ld + i] = T(x);
         }
-        if (p.op.epilogue == BGRADB) {
-            A x = 0;
-            for (size_t l = 0; l < k; ++l) x += column[l];
-            vector[j] = T(x);
-        }
+    }
+    if (p.op.epilogue == BGRADA) {
+        std::fill(sum.begin(), sum.end(), A(0));
+        for (size_t l = 0; l < k; ++l)
+            for (size_t i = 0; i < m; ++i) sum[i] += left[l * m + i];
+        for (size_t i = 0; i < m; ++i) vector[i] = T(sum[i]);
     }
 }
 
