@@ -27,3 +27,15 @@ def in_one_call(
         return outs if len(outs) > 1 else outs[0]
 
     return Kernel(run, accepts, into)
+
+
+def place(out: Array, operand: Array) -> Array | None:
+    """Where a result goes; None where that is the operand's own place.
+
+    Of one array under two names compiled code could not know that iterations do not meet, and would
+    take them one by one.
+    """
+    if out.base is None or operand.base is None:  # as quick as a run has it
+        return None if out is operand else out
+    here, there = out.__array_interface__["data"][0], operand.__array_interface__["data"][0]
+    return None if here == there else out

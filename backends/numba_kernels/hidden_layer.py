@@ -1,8 +1,7 @@
 """The bias and its gradient, ReLU and dropout: a pass over memory each, bit for bit as NumPy's but
 for the order of a bias gradient's sums.
 
-Where the result is to lie where an operand lies, the compiled function gets None for it: of one
-array under two names it could not know that iterations do not meet, and would take them one by one.
+A result that is None goes where the operand lies.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
-from .calling import Call, in_one_call
+from .calling import Call, in_one_call, place
 from .compilation import compiled
 from .random_words import draw
 
@@ -83,14 +82,6 @@ def masked(x: Any, keys: Any, counter: Any, keep: Any, mask: Any, out: Any) -> N
             fraction = np.float32(words[i] >> np.uint32(8)) * np.float32(2.0**-24)
             chosen[i] = scale if fraction < bound else zero
             result[i] = here[i] * chosen[i]
-
-
-def place(out: Array, operand: Array) -> Array | None:
-    """Where a result goes; None where that is the operand's own place."""
-    if out.base is None or operand.base is None:  # as quick as `run` has it
-        return None if out is operand else out
-    here, there = out.__array_interface__["data"][0], operand.__array_interface__["data"][0]
-    return None if here == there else out
 
 
 def flat(x: Array | None) -> Array | None:

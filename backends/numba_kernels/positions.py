@@ -1,8 +1,8 @@
-"""The phases of both families where channels have positions, S > 1: first what is done with the
-positions of one channel of one sample, which are neighbours in memory, then the loops of batch
-norm, whose x is (N, C, S), and of the norms over rows, whose x is (N, G, K, S).
+"""Batch norm where channels have positions, S > 1: what is done with the positions of one channel
+of one sample, which are neighbours in memory, and loops over those.
 
-Precision is that of `batch_norm.py`.
+As in `columns.py`, a second pass goes backwards, and a result that is None goes where the operand
+lies.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from .compilation import compiled, inlined, plus
-
-
-@inlined
-def heeded(kept: Any, grad: Any, value: Any) -> Any:
-    """The value where it counts, or where something is to be multiplied by it; else 0."""
-    return value if kept or grad != 0 else 0.0
+from .norm_math import (
+    all_slopes,
+    back_through,
+    differentiated,
+    from_sums,
+    heeded,
+    lines,
+    through,
+)
 
 
 @inlined
@@ -34,77 +37,33 @@ def difference_sums(x: Any, mask: Any, centre: Any) -> tuple[Any, Any]:
 
 
 @inlined
-def normalized(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any) -> None:
-    """y = γ (x - mean) rstd + β."""
-    rounded = x.dtype.type
-    hi, scale = rounded(mean), rstd * weight
-    a, b = rounded(scale), rounded(bias - (mean - hi) * scale)
+def put_normalized(x: Any, hi: Any, a: Any, b: Any, relu: Any, y: Any) -> None:
+    """y = (x - hi) a + b, or the ReLU of that."""
+    zero = x.dtype.type(0)
     for s in range(len(x)):
-        y[s] = (x[s] - hi) * a + b
+        y[s] = through(relu, (x[s] - hi) * a + b, zero)
 
 
 @inlined
-def product_sums(dy: Any, x: Any, mask: Any, mean: Any) -> tuple[Any, Any]:
-    """Σ dy and Σ dy (x - mean), without x where the mask is false and dy is 0."""
+def product_sums(
+    dy: Any, x: Any, mean: Any, hi: Any, a: Any, b: Any, relu: Any, mask: Any
+) -> tuple[Any, Any]:
+    """Σ g and Σ g (x - mean), without x where the mask is false and g is 0."""
     total = product = 0.0
+    zero = x.dtype.type(0)
     for s in range(len(x)):
-        grad = np.float64(dy[s])
+        g = np.float64(back_through(relu, dy[s], (x[s] - hi) * a + b, zero))
         d = x[s] - mean
         if mask is not None:
-            d = heeded(mask[s], grad, d)
-        total = plus(total, grad)
-        product = plus(product, grad * d)
+            d = heeded(mask[s], g, d)
+        total = plus(total, g)
+        product = plus(product, g * d)
     return total, product
-
-
-@inlined
-def differentiated(
-    dy: Any,
-    x: Any,
-    mask: Any,
-    mean: Any,
-    rstd: Any,
-    weight: Any,
-    mean_g: Any,
-    mean_g_x_hat: Any,
-    dx: Any,
-) -> None:
-    """dx = rstd (g - mean(g) - x̂ mean(g·x̂)) with g = γ dy; rstd g where the mask is false."""
-    rounded = x.dtype.type
-    hi, r, scale = rounded(mean), rounded(rstd), rounded(weight)
-    level, slope = rounded(mean_g), rounded(mean_g_x_hat)
-    # what the rounded means lack
-    rest = rounded((mean - hi) * rstd * mean_g_x_hat - (mean_g - level))
-    for s in range(len(x)):
-        x_hat = (x[s] - hi) * r
-        g = scale * dy[s]
-        inner = (g - level) + (rest - x_hat * slope)
-        if mask is not None:
-            inner = inner if mask[s] else g
-        dx[s] = r * inner
-
-
-@inlined
-def from_sums(mean: Any, var: Any, around: Any, count: Any) -> bool:
-    """Sums of differences from ``around``, and of their squares, become mean and biased variance;
-    whether a mean is so far from there that its square, subtracted, takes two digits along.
-    """
-    far, count = False, max(count, 1)
-    for c in range(len(mean)):
-        shift = mean[c] / count
-        mean[c] = around[c] + shift
-        var[c] = max(var[c] / count - shift * shift, 0.0)
-        far = far or shift * shift > 100 * var[c]
-    return far
 
 
 @compiled
 def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
-    """Mean and biased variance of each channel, where the mask is true.
-
-    Differences are taken from the first value, and where that is an outlier, once more from the
-    mean: (mean - first)² ≤ var · count costs as many digits as the count has, at worst.
-    """
+    """Mean and biased variance of each channel, where the mask is true, as of columns."""
     n, channels, space = x.shape
     count = n * space if mask is None else np.count_nonzero(mask)
     around = np.zeros(channels)
@@ -127,27 +86,67 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
 
 
 @compiled
-def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any) -> None:
+def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, relu: Any, y: Any) -> None:
+    """y = γ (x - mean) rstd + β, or the ReLU of that."""
     n, channels, _ = x.shape
-    for i in range(n):
+    y = x if y is None else y
+    hi, a, b = lines(x, mean, rstd, weight, bias)
+    for i in range(n - 1, -1, -1):
         for c in range(channels):
-            gamma = 1.0 if weight is None else weight[c]
-            beta = 0.0 if bias is None else bias[c]
-            normalized(x[i, c], mean[c], rstd[c], gamma, beta, y[i, c])
+            put_normalized(x[i, c], hi[c], a[c], b[c], relu, y[i, c])
 
 
 @compiled
-def grad_sums(dy: Any, x: Any, mean: Any, rstd: Any, mask: Any, total: Any, product: Any) -> None:
-    """Σ dy and Σ dy·x̂ for each channel."""
+def grad_sums(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    bias: Any,
+    relu: Any,
+    mask: Any,
+    total: Any,
+    product: Any,
+) -> None:
+    """Σ g and Σ g·x̂ for each channel; g is dy where y came through the ReLU."""
     n, channels, _ = x.shape
+    hi, a, b = lines(x, mean, rstd, weight, bias)
     total[:] = 0
     product[:] = 0
     for i in range(n):
         kept = None if mask is None else mask[i]
         for c in range(channels):
-            t, p = product_sums(dy[i, c], x[i, c], kept, mean[c])
+            constants = mean[c], hi[c], a[c], b[c]
+            t, p = product_sums(dy[i, c], x[i, c], *constants, relu, kept)
             total[c] += t
             product[c] += p * rstd[c]
+
+
+@inlined
+def put_differentiated(
+    dy: Any,
+    x: Any,
+    hi: Any,
+    a: Any,
+    b: Any,
+    r: Any,
+    level: Any,
+    slope: Any,
+    rest: Any,
+    relu: Any,
+    mask: Any,
+    dx: Any,
+) -> None:
+    """The gradient of one channel of one sample."""
+    zero = x.dtype.type(0)
+    for s in range(len(x)):
+        d = x[s] - hi
+        g = back_through(relu, dy[s], d * a + b, zero)
+        inner = differentiated(g, d, r, level, slope, rest)
+        if mask is not None:
+            inner = inner if mask[s] else g
+        dx[s] = a * inner
 
 
 @compiled
@@ -157,65 +156,61 @@ def grad_input(
     mean: Any,
     rstd: Any,
     weight: Any,
+    bias: Any,
+    relu: Any,
     mean_dy: Any,
     mean_dy_x_hat: Any,
     mask: Any,
     dx: Any,
 ) -> None:
+    """dx = γ rstd (g - mean(g) - x̂ mean(g·x̂)), and γ rstd g where the mask is false."""
     n, channels, _ = x.shape
-    for i in range(n):
+    dx = dy if dx is None else dx
+    hi, a, b = lines(x, mean, rstd, weight, bias)
+    r, level, slope, rest = all_slopes(x, mean, hi, rstd, mean_dy, mean_dy_x_hat)
+    for i in range(n - 1, -1, -1):
         kept = None if mask is None else mask[i]
         for c in range(channels):
-            gamma = 1.0 if weight is None else weight[c]
-            means = gamma * mean_dy[c], gamma * mean_dy_x_hat[c]
-            differentiated(dy[i, c], x[i, c], kept, mean[c], rstd[c], gamma, *means, dx[i, c])
+            known = hi[c], a[c], b[c], r[c], level[c], slope[c], rest[c]
+            put_differentiated(dy[i, c], x[i, c], *known, relu, kept, dx[i, c])
 
 
 @compiled
-def normalize_rows(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any) -> None:
-    n, groups, channels, _ = x.shape
-    for i in range(n):
-        for g in range(groups):
-            centre = 0.0 if mean is None else mean[i, g]
-            for k in range(channels):
-                gamma = 1.0 if weight is None else weight[g, k]
-                beta = 0.0 if bias is None else bias[g, k]
-                normalized(x[i, g, k], centre, rstd[i, g], gamma, beta, y[i, g, k])
+def whole(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mask: Any,
+    eps: Any,
+    relu: Any,
+    y: Any,
+    mean: Any,
+    var: Any,
+    rstd: Any,
+) -> None:
+    """All of a forward."""
+    moments(x, mask, mean, var)
+    for c in range(len(mean)):
+        rstd[c] = 1 / np.sqrt(var[c] + eps)
+    normalize(x, mean, rstd, weight, bias, relu, y)
 
 
 @compiled
-def row_grad_sums(dy: Any, x: Any, mean: Any, rstd: Any, total: Any, product: Any) -> None:
-    """Σ dy and Σ dy·x̂ over samples and positions, (G, K) each."""
-    n, groups, channels, _ = x.shape
-    total[:] = 0
-    product[:] = 0
-    for i in range(n):
-        for g in range(groups):
-            centre = 0.0 if mean is None else mean[i, g]
-            for k in range(channels):
-                t, p = product_sums(dy[i, g, k], x[i, g, k], None, centre)
-                total[g, k] += t
-                product[g, k] += p * rstd[i, g]
-
-
-@compiled
-def row_grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any) -> None:
-    """Means are taken of each row, which then is in the cache; without a mean, mean(g) is 0."""
-    n, groups, channels, space = x.shape
-    size = channels * space
-    for i in range(n):
-        for g in range(groups):
-            centre = 0.0 if mean is None else mean[i, g]
-            total = product = 0.0
-            for k in range(channels):
-                gamma = 1.0 if weight is None else weight[g, k]
-                t, p = product_sums(dy[i, g, k], x[i, g, k], None, centre)
-                total += gamma * t
-                product += gamma * p
-            means = 0.0 if mean is None else total / size, product * rstd[i, g] / size
-            for k in range(channels):
-                gamma = 1.0 if weight is None else weight[g, k]
-                there = dx[i, g, k]
-                differentiated(
-                    dy[i, g, k], x[i, g, k], None, centre, rstd[i, g], gamma, *means, there
-                )
+def whole_grad(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    bias: Any,
+    relu: Any,
+    mask: Any,
+    count: Any,
+    dx: Any,
+    total: Any,
+    product: Any,
+) -> None:
+    """All of a backward."""
+    grad_sums(dy, x, mean, rstd, weight, bias, relu, mask, total, product)
+    means = total / max(count, 1), product / max(count, 1)
+    grad_input(dy, x, mean, rstd, weight, bias, relu, *means, mask, dx)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.two_backends import dtype_named
-from tinygrad_bn.backend import get_backend
+from tinygrad_bn.backend import KERNEL_POINTS, get_backend
 from tinygrad_bn.ops import moments
 
 pytest.importorskip("numba")
@@ -33,7 +33,7 @@ def kernel(name: str, *args: Any) -> Any:
 
 
 def reference(name: str, *args: Any) -> Any:
-    return getattr(moments, name).reference(NUMPY, *args)
+    return KERNEL_POINTS[name].reference(NUMPY, *args)
 
 
 @dataclass
@@ -210,6 +210,62 @@ class TestGradInput:
         dx = kernel("batch_grad_input", dy, x, mean, rstd, None, *sums, batch.mask)
         assert np.isfinite(dx).all()
         assert (dx.transpose(1, 0, 2)[:, out] == 0).all()
+
+
+def at_the_kink(batch):
+    """Mean and rstd, and a bias that puts a third of the values on the ReLU's kink, to a rounding
+    to one side or to the other.
+    """
+    batch.x[::3] = batch.x[:1, :, :1]
+    mean, var = kernel("batch_moments", batch.x, None)
+    rstd = 1 / np.sqrt(var + 1e-5)
+    batch.bias = (-(batch.x[0, :, 0] - mean) * rstd * batch.weight).astype(batch.x.dtype)
+    return mean, rstd
+
+
+@settings(max_examples=50, deadline=None)
+@given(batch=batches.filter(lambda batch: batch.weight is not None))
+def test_relu_lets_gradients_back_where_it_let_values_through(batch):
+    """To the last bit: the kernels compute y as the forward did."""
+    x, dy, mask = batch.x, batch.dy, batch.mask
+    mean, rstd = at_the_kink(batch)
+    known = mean, rstd, batch.weight, batch.bias
+    y = kernel("batch_normalize", x, *known)
+    np.testing.assert_array_equal(kernel("batch_normalize_relu", x, *known), np.maximum(y, 0))
+    g = dy * (y > 0)
+    wanted = kernel("batch_grad_sums", g, x, mean, rstd, mask)
+    terms = np.abs(x - mean[:, None]) * rstd[:, None]
+    for total, wanted_total in zip(
+        kernel("batch_relu_grad_sums", dy, x, *known, mask), wanted, strict=True
+    ):
+        size = np.sum(np.abs(dy) * np.maximum(terms, 1), axis=(0, 2))
+        assert np.all(np.abs(total - wanted_total) <= 1e-13 * size)  # in another order
+    means = [total / max(batch.count, 1) for total in wanted]
+    dx = kernel("batch_relu_grad_input", dy, x, *known, *means, mask)
+    wanted_dx = kernel("batch_grad_input", g, x, mean, rstd, batch.weight, *means, mask)
+    np.testing.assert_array_equal(dx, wanted_dx)
+
+
+@each_space
+def test_gradients_go_where_they_come_from(space):
+    """dx may be made in the memory of dy, and y in that of x."""
+    batch = drawn(space=space)
+    known = np.zeros(3), np.ones(3), batch.weight
+    for name, first, rest in (
+        ("batch_normalize", batch.x, (*known, batch.bias)),
+        ("batch_grad_input", batch.dy, (batch.x, *known, *known[:2], None)),
+        ("whole_batch_norm_grad", batch.dy, (batch.x, *known, None, None, 131 * space, False)),
+    ):
+        found = NUMPY.kernels.get(name)
+        assert found is not None
+        wanted = found.run(first, *rest)
+        wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+        memory = first.copy().reshape(-1)
+        here, there = memory.reshape(first.shape), memory.reshape(first.shape)
+        sums = (np.empty(3), np.empty(3)) if "whole" in name else ()
+        function, operands = found.into((there, *sums), here, *rest)
+        function(*operands)
+        np.testing.assert_array_equal(here, wanted)
 
 
 @each_space

@@ -12,11 +12,11 @@ import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
-from tinygrad_bn.ops import dense
+from tinygrad_bn.ops import dense, whole_norms
 
 pytest.importorskip("numba")
 families = pytest.importorskip("tinygrad_bn.backends.numba_kernels")
-assert tg.optim, dense  # whose kernel points are declared when they are imported
+assert tg.optim, (dense, whole_norms)  # whose kernel points are declared when they are imported
 
 NUMPY = get_backend("numpy")
 Rng = np.random.Generator
@@ -47,11 +47,17 @@ def batch(phase: str, space: int, dtype: Any, known: bool, masked: bool) -> Any:
         mean, rstd = rng.standard_normal(19), positive(rng, (19,))
         weight, bias = affine(rng, (19,), dtype, known)
         mask = rng.random((37, space)) < 0.7 if masked else None
+        means, relu = rng.standard_normal((2, 19)), known
         return {
             "moments": (x, mask),
             "normalize": (x, mean, rstd, weight, bias),
             "grad_sums": (dy, x, mean, rstd, mask),
-            "grad_input": (dy, x, mean, rstd, weight, *rng.standard_normal((2, 19)), mask),
+            "normalize_relu": (x, mean, rstd, weight, bias),
+            "relu_grad_sums": (dy, x, mean, rstd, weight, bias, mask),
+            "grad_input": (dy, x, mean, rstd, weight, *means, mask),
+            "relu_grad_input": (dy, x, mean, rstd, weight, bias, *means, mask),
+            "norm": (x, weight, bias, mask, 1e-5, relu),
+            "norm_grad": (dy, x, mean, rstd, weight, bias, mask, 37 * space, relu),
         }[phase]
 
     return made
@@ -73,6 +79,9 @@ def row(phase: str, space: int, dtype: Any, known: bool, centred: bool) -> Any:
             "normalize": (x, mean, rstd, weight, bias),
             "grad_sums": (dy, x, mean, rstd),
             "grad_input": (dy, x, mean, rstd, weight),
+            "row_norm": (x, weight, bias, 1e-5),
+            "rms_norm": (x, weight, 1e-5),
+            "row_norm_grad": (dy, x, mean, rstd, weight),
         }[phase]
 
     return made
@@ -163,9 +172,15 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
         for flags in range(8):
             known, other, space = bool(flags & 1), bool(flags & 2), 5 if flags & 4 else 1
             title = f"{np.dtype(dtype).name}-{flags}"
-            for phase in ("moments", "normalize", "grad_sums", "grad_input"):
+            for name, made in (("batch", batch), ("row", row)):
+                for phase in ("moments", "normalize", "grad_sums", "grad_input"):
+                    yield f"{name}_{phase}", title, made(phase, space, dtype, known, other)
+            for phase in ("normalize_relu", "relu_grad_sums", "relu_grad_input"):
                 yield f"batch_{phase}", title, batch(phase, space, dtype, known, other)
-                yield f"row_{phase}", title, row(phase, space, dtype, known, other)
+            for phase in ("norm", "norm_grad"):
+                yield f"whole_batch_{phase}", title, batch(phase, space, dtype, known, other)
+            for phase in ("row_norm", "rms_norm", "row_norm_grad"):
+                yield f"whole_{phase}", title, row(phase, space, dtype, known, other)
             yield "row_mean_square", title, row("mean_square", space, dtype, known, other)
             smoothing = 0.1 if flags & 4 else 0.0
             kind = dtype, known, smoothing, other

@@ -199,6 +199,29 @@ def test_what_is_not_finite_stays_in_its_row(centred, space, value, place):
 
 
 @each_space
+@each_kind
+def test_gradients_go_where_they_come_from(space, centred):
+    """dx may be made in the memory of dy, and y in that of x."""
+    rows = drawn(space=space, centred=centred)
+    mean, _, rstd = rows.statistics(kernel)
+    for name, first, rest in (
+        ("row_normalize", rows.x, (mean, rstd, rows.weight, rows.bias)),
+        ("row_grad_input", rows.dy, (rows.x, mean, rstd, rows.weight)),
+        ("whole_row_norm_grad", rows.dy, (rows.x, mean, rstd, rows.weight)),
+    ):
+        found = NUMPY.kernels.get(name)
+        assert found is not None
+        wanted = found.run(first, *rest)
+        wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+        memory = first.copy().reshape(-1)
+        here, there = memory.reshape(first.shape), memory.reshape(first.shape)
+        sums = (np.empty((1, 33)), np.empty((1, 33))) if "whole" in name else ()
+        function, operands = found.into((there, *sums), here, *rest)
+        function(*operands)
+        np.testing.assert_array_equal(here, wanted)
+
+
+@each_space
 def test_parameters_may_have_another_dtype_and_any_strides(space):
     rows = drawn(space=space)
     weight, bias = np.stack([rows.weight, rows.bias], axis=2).astype(np.float64).transpose(2, 0, 1)

@@ -35,6 +35,7 @@ from tinygrad_bn.ops.norm_arguments import (
     require_several,
     values_per_channel,
 )
+from tinygrad_bn.ops.whole_norms import whole_batch_norm, whole_batch_norm_grad
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
@@ -81,30 +82,36 @@ class BatchNorm(Function):
         xp = self.xp
         self.shape, self.axis, self.group, self.count = x.shape, axis, group, sum(counts)
         x, self.mask = by_channel(xp, x, axis), by_position(xp, mask, axis)
+        self.x, self.weight = x, weight
         if mean is None or var is None or isinstance(x, Variable):  # a replay needs their history
+            if group is None:
+                y, self.mean, var, self.rstd = whole_batch_norm(
+                    self.backend, x, weight, bias, self.mask, eps, False
+                )
+                return xp.reshape(y, self.shape), self.mean, var
             mean, var = batch_moments(self.backend, x, self.mask)
         if group is not None:
             parts = gathered(group, xp.stack([mean, var]))
             mean, var = merged_moments(xp, counts, parts[:, 0], parts[:, 1])
-        rstd = 1 / xp.sqrt(var + eps)
-        self.x, self.weight, self.mean, self.rstd = x, weight, mean, rstd
-        y = batch_normalize(self.backend, x, mean, rstd, weight, bias)
+        self.mean, self.rstd = mean, 1 / xp.sqrt(var + eps)
+        y = batch_normalize(self.backend, x, mean, self.rstd, weight, bias)
         return xp.reshape(y, self.shape), mean, var
 
     def backward(self, dy: Array, /) -> tuple[Array | None, ...]:
         xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
         kept = (self.x, self.mean, self.rstd)
-        dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
         if not self.needs[0]:
+            dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
             return None, dweight, dbias, None, None, None
-        sums = (dbias, dweight)
-        if self.group is not None:
-            both = reduced(self.group, xp.stack(sums))
-            sums = both[0], both[1]
-        mean_dy, mean_dy_x_hat = (total / max(self.count, 1) for total in sums)
-        dx = batch_grad_input(
-            self.backend, dy, *kept, self.weight, mean_dy, mean_dy_x_hat, self.mask
-        )
+        if self.group is None:
+            dx, dbias, dweight = whole_batch_norm_grad(
+                self.backend, dy, *kept, self.weight, None, self.mask, self.count, False
+            )
+        else:
+            dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
+            both = reduced(self.group, xp.stack((dbias, dweight)))
+            means = both[0] / max(self.count, 1), both[1] / max(self.count, 1)
+            dx = batch_grad_input(self.backend, dy, *kept, self.weight, *means, self.mask)
         return xp.reshape(dx, self.shape), dweight, dbias, None, None, None
 
 

@@ -146,6 +146,59 @@ def batch_grad_input(
     return xp.astype(dx * column(xp, scale), x.dtype)
 
 
+@kernel_point
+def batch_normalize_relu(
+    backend: Backend,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+) -> Array:
+    """max(y, 0) of the y of `batch_normalize`."""
+    return backend.xp.maximum(batch_normalize(backend, x, mean, rstd, weight, bias), 0)
+
+
+def before_relu(backend: Backend, dy: Array, x: Array, *known: Array | None) -> Array:
+    """The gradient of y, computed once more, from that of max(y, 0)."""
+    mean, rstd, weight, bias = known
+    return dy * (batch_normalize(backend, x, mean, rstd, weight, bias) > 0)
+
+
+@kernel_point
+def batch_relu_grad_sums(
+    backend: Backend,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+    mask: Array | None,
+) -> tuple[Array, Array]:
+    """`batch_grad_sums` of what comes back through the ReLU of `batch_normalize_relu`."""
+    dy = before_relu(backend, dy, x, mean, rstd, weight, bias)
+    return batch_grad_sums(backend, dy, x, mean, rstd, mask)
+
+
+@kernel_point
+def batch_relu_grad_input(
+    backend: Backend,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+    mean_dy: Array,
+    mean_dy_x_hat: Array,
+    mask: Array | None,
+) -> Array:
+    """`batch_grad_input` of the same; the means are of what comes back."""
+    dy = before_relu(backend, dy, x, mean, rstd, weight, bias)
+    return batch_grad_input(backend, dy, x, mean, rstd, weight, mean_dy, mean_dy_x_hat, mask)
+
+
 def merged_moments(
     xp: Any, counts: Sequence[int], means: Array, variances: Array
 ) -> tuple[Array, Array]:

@@ -25,14 +25,9 @@ from tinygrad_bn.ops.norm_arguments import (
     require_floats,
     require_movable,
 )
-from tinygrad_bn.ops.row_moments import (
-    row_grad_input,
-    row_grad_sums,
-    row_mean_square,
-    row_moments,
-    row_normalize,
-)
+from tinygrad_bn.ops.row_moments import row_grad_input, row_grad_sums
 from tinygrad_bn.ops.shape import as_shape
+from tinygrad_bn.ops.whole_norms import whole_rms_norm, whole_row_norm, whole_row_norm_grad
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
@@ -68,28 +63,30 @@ class RowNorm(Function):
         self.affine_shapes = [None if v is None else v.shape for v in (weight, bias)]
         x = xp.reshape(xp.contiguous(x), rows)  # C order is what kernels ask for
         weight, bias = (None if v is None else xp.reshape(v, rows[1:3]) for v in (weight, bias))
-        if centred:
-            self.mean, self.var = row_moments(self.backend, x)
-        else:
-            self.mean, self.var = None, row_mean_square(self.backend, x)
-        self.rstd = 1 / xp.sqrt(self.var + eps)
         self.x, self.weight = x, weight
-        y = row_normalize(self.backend, x, self.mean, self.rstd, weight, bias)
+        if centred:
+            y, self.mean, self.var, self.rstd = whole_row_norm(self.backend, x, weight, bias, eps)
+        else:
+            self.mean = None
+            y, self.var, self.rstd = whole_rms_norm(self.backend, x, weight, eps)
         return xp.reshape(y, self.shape)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:
         xp, dy = self.xp, self.xp.reshape(self.xp.contiguous(dy), self.rows)
         kept = (self.x, self.mean, self.rstd)
         dx = dweight = dbias = None
-        if self.needs[0]:
-            dx = xp.reshape(row_grad_input(self.backend, dy, *kept, self.weight), self.shape)
-        if self.needs[1] or self.needs[2]:
-            sums = row_grad_sums(self.backend, dy, *kept)
-            dweight, dbias = (
-                None if shape is None else xp.reshape(total, shape)
-                for shape, total in zip(self.affine_shapes, sums[::-1], strict=True)
-            )
-        return dx, dweight, dbias
+        if not (self.needs[1] or self.needs[2]):
+            dx = row_grad_input(self.backend, dy, *kept, self.weight)
+        elif self.needs[0]:
+            dx, dbias, dweight = whole_row_norm_grad(self.backend, dy, *kept, self.weight)
+        else:
+            dbias, dweight = row_grad_sums(self.backend, dy, *kept)
+        weight_shape, bias_shape = self.affine_shapes
+        return (
+            None if dx is None else xp.reshape(dx, self.shape),
+            None if weight_shape is None or dweight is None else xp.reshape(dweight, weight_shape),
+            None if bias_shape is None or dbias is None else xp.reshape(dbias, bias_shape),
+        )
 
 
 class RowNormMoments(RowNorm):
