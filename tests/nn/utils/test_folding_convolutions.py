@@ -30,6 +30,9 @@ BEFORE = [
 ]
 
 
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
 def drawn(*shape):
     return tg.tensor(np.random.default_rng(list(shape)).standard_normal(shape))
 
@@ -53,6 +56,26 @@ class TestOne:
         x = drawn(2, 4, *[6, 5, 7][:axes]).to(device)
         assert relative_error(fold_batch_norm(model), model, x) < 1e-14
 
+    @pytest.mark.parametrize("axes", TRANSPOSED)
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"stride": 2, "padding": 1, "output_padding": 1}, {"groups": 2, "bias": False}],
+        ids=str,
+    )
+    def test_goes_into_the_transposed_convolution_before_it(self, axes, options, device):
+        layers = TRANSPOSED[axes](4, 8, 3, **options), NORMS[axes](8)
+        model = experienced(nn.Sequential(*layers).double().to(device))
+        assert paths(model) == [("1", "0")]
+        x = drawn(2, 4, *[4, 3, 2][:axes]).to(device)
+        assert relative_error(fold_batch_norm(model), model, x) < 1e-14
+
+    @pytest.mark.parametrize("groups", [1, 2])
+    def test_goes_into_the_transposed_convolution_of_points_after_it(self, groups):
+        layers = nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 6, 1, groups=groups)
+        model = experienced(nn.Sequential(*layers).double())
+        assert paths(model) == [("0", "1")]
+        assert relative_error(fold_batch_norm(model), model, drawn(2, 4, 4, 3)) < 1e-14
+
     def test_goes_where_channels_come_last(self):
         layers = nn.Conv2d(4, 8, 3, axis=-1), nn.BatchNorm2d(8, axis=-1)
         model = experienced(nn.Sequential(*layers).double())
@@ -67,9 +90,18 @@ class TestWhatStays:
         assert paths(model) == [("0", None)]
         assert "zeros around" in reason(model, "0")
 
-    def test_unless_it_shifts_nothing(self):
+    @pytest.mark.parametrize("options", [{}, {"stride": 3}, {"output_padding": 1, "stride": 2}])
+    def test_before_a_transposed_convolution_that_spreads_its_shift_unevenly(self, options):
+        model = experienced(
+            nn.Sequential(nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 8, 3, **options))
+        )
+        assert paths(model) == [("0", None)]
+        assert "more of its shift" in reason(model, "0")
+
+    @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+    def test_unless_it_shifts_nothing(self, kind):
         norm = nn.BatchNorm2d(4, affine=False)
-        model = nn.Sequential(norm, nn.Conv2d(4, 8, 3, padding=1)).double().eval()
+        model = nn.Sequential(norm, kind(4, 8, 3, padding=1, groups=2)).double().eval()
         norm.running_var.fill_(3.0)
         assert paths(model) == [("0", "1")]
         assert relative_error(fold_batch_norm(model), model, drawn(2, 4, 5, 5)) < 1e-14

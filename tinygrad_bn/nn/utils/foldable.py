@@ -11,6 +11,11 @@ from tinygrad_bn.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, 
 from tinygrad_bn.nn.linear import Identity, Linear
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.normalization import BatchNorm
+from tinygrad_bn.nn.transposed_convolution import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from tinygrad_bn.tensors import Parameter, Tensor
 
 Scaled = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor] | None]
@@ -27,13 +32,17 @@ class Foldable:
     ----------
     place : of a module: the axis of the channels, in input and output, and the ranks of which that
         is true.
-    outputs : for scale · y + shift, with the channels of y along axis 0 of the weight.
-    inputs : for y of scale · x + shift, with those of x along axis 1.
+    channels : of a module: how many come in, and how many go out.
+    outputs : for scale · y + shift.
+    inputs : for y of scale · x + shift.
+    uneven : why there is no such thing for inputs, where there is none.
     """
 
     place: Callable[[Any], tuple[int, Sequence[int]]]
+    channels: Callable[[Any], tuple[int, int]]
     outputs: Scaled
     inputs: Scaled
+    uneven: str = ""
 
 
 def outputs_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,6 +76,27 @@ def points_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Ten
     return weight, moved if layer.bias is None else layer.bias.double() + moved
 
 
+def spread_outputs_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """scale (Wᵀ x + b) + shift: the outputs of a group are axis 1 of its inputs' rows."""
+    groups, parts = layer.groups, layer.weight.shape
+    each = layer.weight.double().reshape(groups, parts[0] // groups, parts[1], -1)
+    weight = (each * scale.reshape(groups, 1, -1, 1)).reshape(parts)
+    return weight, shift if layer.bias is None else layer.bias.double() * scale + shift
+
+
+def spread_inputs_scaled(layer: Any, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Wᵀ (scale x + shift) + b; not where the shift would reach positions by other weights."""
+    groups, parts = layer.groups, layer.weight.shape
+    points = max(layer.kernel_size) == max(layer.stride) == 1
+    if not (points and not any(layer.padding)) and bool((shift != 0).any()):
+        return None
+    weight = layer.weight.double()
+    each = weight.reshape(groups, parts[0] // groups, parts[1], -1).sum(dim=3)
+    moved = (each * shift.reshape(groups, -1, 1)).sum(dim=1).reshape(-1)
+    weight = weight * scale.reshape(-1, *(1 for _ in parts[1:]))
+    return weight, moved if layer.bias is None else layer.bias.double() + moved
+
+
 RANKS = range(2, 9)
 """The ranks of input that are considered where a batch norm takes any."""
 
@@ -75,12 +105,37 @@ def of_images(layer: Any) -> tuple[int, Sequence[int]]:
     return layer.axis, (layer.axes + 2,)
 
 
-CONVOLUTION = Foldable(of_images, outputs_scaled, points_scaled)
+def image_channels(layer: Any) -> tuple[int, int]:
+    return layer.in_channels, layer.out_channels
+
+
+CONVOLUTION = Foldable(
+    of_images,
+    image_channels,
+    outputs_scaled,
+    points_scaled,
+    "puts zeros around it, which it does not shift",
+)
+TRANSPOSED = Foldable(
+    of_images,
+    image_channels,
+    spread_outputs_scaled,
+    spread_inputs_scaled,
+    "gives some positions more of its shift than others",
+)
 FOLDABLE: dict[type[Module], Foldable] = {
-    Linear: Foldable(lambda layer: (-1, RANKS), outputs_scaled, inputs_scaled),
+    Linear: Foldable(
+        lambda layer: (-1, RANKS),
+        lambda layer: (layer.in_features, layer.out_features),
+        outputs_scaled,
+        inputs_scaled,
+    ),
     Conv1d: CONVOLUTION,
     Conv2d: CONVOLUTION,
     Conv3d: CONVOLUTION,
+    ConvTranspose1d: TRANSPOSED,
+    ConvTranspose2d: TRANSPOSED,
+    ConvTranspose3d: TRANSPOSED,
 }
 """What norms are folded into."""
 TRANSPARENT = (Identity, Dropout, AlphaDropout, Dropout1d, Dropout2d, Dropout3d)

@@ -88,10 +88,10 @@ def fold_batch_norm(model: M, pairs: Iterable[tuple[str, str]] = ()) -> M:
 
     A batch norm with running statistics goes into the Linear or convolution before it or, where
     there is none, into the one after it; but not into one that puts zeros around its input, to
-    which nothing would be added, unless nothing is. Between the two may lie Identity, dropout and
-    the bounds of nested Sequentials, never an activation. A `FoldedBatchNorm`, which gives back its
-    input, takes its place, so that paths stay. `folds_of` says what is folded, and why the rest is
-    not.
+    which nothing would be added, nor into a transposed one, which would give positions unequal
+    shares, unless nothing is added. Between the two may lie Identity, dropout and the bounds of
+    nested Sequentials, never an activation. A `FoldedBatchNorm`, which gives back its input, takes
+    its place, so that paths stay. `folds_of` says what is folded, and why the rest is not.
 
     Parameters
     ----------
@@ -217,13 +217,13 @@ class Folding(Generic[M]):
         reason = (
             self.peculiar(path, norm, BatchNorm)
             or self.peculiar(into, layer, kind)
-            or self.mismatch(norm, layer, into, after)
+            or self.mismatch(norm, layer, into, how.channels(layer)[after])
             or ("" if ranks else f"its axis {norm.axis} is not the one that {into} acts on")
         )
         if not reason:
             scaled = (how.outputs if after else how.inputs)(layer, *scale_and_shift(norm))
             if scaled is None:
-                reason = f"{into} puts zeros around it, which it does not shift"
+                reason = f"{into} {how.uneven}"
             elif not take_in(layer, scaled):
                 reason = f"{into} cannot take it in with finite weights"
         if reason:
@@ -250,7 +250,7 @@ class Folding(Generic[M]):
             return f"{path} has other parameters or parts than a {kind.__name__}"
         return ""
 
-    def mismatch(self, norm: Any, layer: Any, into: str, after: bool) -> str:
+    def mismatch(self, norm: Any, layer: Any, into: str, channels: int) -> str:
         """What keeps the norm from being part of the layer."""
         if not norm.tracked:
             return "it has no running statistics"
@@ -258,8 +258,6 @@ class Folding(Generic[M]):
             return "it evaluates in a way of its own"
         if norm.running_mean.backend is not layer.weight.backend:
             return f"{into} is on {layer.weight.device}, its running statistics are not"
-        inputs = layer.weight.shape[1] * getattr(layer, "groups", 1)
-        channels = layer.weight.shape[0] if after else inputs
         if channels != norm.num_features:
             return f"{into} has {channels} channels, not {norm.num_features}"
         return ""
