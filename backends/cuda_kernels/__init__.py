@@ -23,6 +23,7 @@ FAMILIES = {
     "batch_relu_grad_input": "batch_norm",
     "whole_batch_norm": "batch_norm",
     "whole_batch_norm_grad": "batch_norm",
+    "moving_average": "batch_norm",
 }
 """The file of each kernel point's kernel."""
 

@@ -120,3 +120,15 @@ grad_input(const T* __restrict__ dy, const T* __restrict__ x, const double* __re
         grad_items(grads, packs, affine, relu, gradient, dx, place, share, i);
     }
 }
+
+// (1 - rate) running + rate · scale · value; the rate is a number where it has no address.
+template <class T>
+__global__ void __launch_bounds__(THREADS, 2)
+moving_average(const T* __restrict__ running, const double* __restrict__ value,
+               const double* __restrict__ rate, double constant, double scale,
+               double* __restrict__ moved, int channels) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    const double share = rate ? *rate : constant;
+    moved[c] = wide(running[c]) * (1 - share) + value[c] * (scale * share);
+}

@@ -14,8 +14,8 @@ import numpy as np
 
 from tinygrad_bn.backend import Array, Kernel
 
-from .channel_plans import MOST_CHANNELS, STORED, Plan
-from .compilation import NULL, TYPES, Source, f64
+from .channel_plans import MOST_CHANNELS, STORED, THREADS, Plan, plan_of
+from .compilation import NULL, TYPES, Source, f64, i32
 
 
 def instances(*kernels: str) -> list[str]:
@@ -28,13 +28,24 @@ def instances(*kernels: str) -> list[str]:
     ]
 
 
-SOURCE = Source("batch_norm.cu", instances("moments", "normalize", "grad_sums", "grad_input"))
+SOURCE = Source(
+    "batch_norm.cu",
+    [
+        *instances("moments", "normalize", "grad_sums", "grad_input"),
+        "moving_average<float>",
+        "moving_average<double>",
+    ],
+)
 WHOLE = Source("whole_batch_norm.cu", instances("whole", "whole_grad"))
 
 
 def parameter(values: Array | None) -> Any:
     """γ or β in float32; where there is none, no address."""
-    return NULL if values is None else cupy.ascontiguousarray(values, np.float32)
+    if values is None:
+        return NULL
+    if values.dtype == np.float32 and values.flags.c_contiguous:
+        return values
+    return cupy.ascontiguousarray(values, np.float32)
 
 
 def reduced(plan: Plan, kernel: str, given: tuple[Any, ...], outs: tuple[Any, ...]) -> None:
@@ -58,7 +69,7 @@ def vectors(x: Array, count: int) -> Array:
 
 def batch_moments(x: Array, mask: Array | None) -> tuple[Array, Array]:
     mean, var = vectors(x, 2)
-    reduced(Plan(x), "moments", (x, f64(0)), (mean, var, NULL))
+    reduced(plan_of(x), "moments", (x, f64(0)), (mean, var, NULL))
     return mean, var
 
 
@@ -67,7 +78,7 @@ def normalized(
 ) -> Array:
     y = cupy.empty(x.shape, x.dtype)
     given = x, mean, rstd, parameter(weight), parameter(bias), np.bool_(relu)
-    return applied(Plan(x, y), "normalize", given, y)
+    return applied(plan_of(x, y), "normalize", given, y)
 
 
 def batch_normalize(
@@ -84,7 +95,7 @@ def batch_normalize_relu(
 
 def summed_grads(dy: Array, x: Array, *known: Any) -> tuple[Array, Array]:
     total, product = vectors(x, 2)
-    reduced(Plan(dy, x), "grad_sums", (dy, x, *known), (total, product))
+    reduced(plan_of(dy, x), "grad_sums", (dy, x, *known), (total, product))
     return total, product
 
 
@@ -118,7 +129,7 @@ def batch_grad_input(
 ) -> Array:
     dx = cupy.empty(x.shape, x.dtype)
     given = dy, x, mean, rstd, parameter(weight), NULL, np.bool_(False), mean_dy, mean_dy_x_hat
-    return applied(Plan(dy, x, dx), "grad_input", (*given, f64(1)), dx)
+    return applied(plan_of(dy, x, dx), "grad_input", (*given, f64(1)), dx)
 
 
 def batch_relu_grad_input(
@@ -135,15 +146,15 @@ def batch_relu_grad_input(
     dx = cupy.empty(x.shape, x.dtype)
     known = mean, rstd, parameter(weight), parameter(bias), np.bool_(True)
     given = dy, x, *known, mean_dy, mean_dy_x_hat, f64(1)
-    return applied(Plan(dy, x, dx), "grad_input", given, dx)
+    return applied(plan_of(dy, x, dx), "grad_input", given, dx)
 
 
 def whole_batch_norm(
     x: Array, weight: Array | None, bias: Array | None, mask: Array | None, eps: float, relu: bool
 ) -> tuple[Array, Array, Array, Array]:
     y, (mean, var, rstd) = cupy.empty(x.shape, x.dtype), vectors(x, 3)
-    affine, plan = (parameter(weight), parameter(bias)), Plan(x, y)
-    held = plan.held()
+    affine, plan = (parameter(weight), parameter(bias)), plan_of(x, y)
+    held = plan.held
     if held is not None:
         args = (x, *affine, f64(eps), np.bool_(relu), y, mean, var, rstd, *held.sizes)
         WHOLE.launch("whole" + held.arguments, (held.tiles,), held.block, args)
@@ -166,8 +177,8 @@ def whole_batch_norm_grad(
 ) -> tuple[Array, Array, Array]:
     dx, (dbias, dweight) = cupy.empty(x.shape, x.dtype), vectors(x, 2)
     known = dy, x, mean, rstd, parameter(weight), parameter(bias), np.bool_(relu)
-    plan, share = Plan(dy, x, dx), f64(1 / max(count, 1))
-    held = plan.held()
+    plan, share = plan_of(dy, x, dx), f64(1 / max(count, 1))
+    held = plan.held
     if held is not None:
         args = (*known, share, dx, dbias, dweight, *held.sizes)
         WHOLE.launch("whole_grad" + held.arguments, (held.tiles,), held.block, args)
@@ -175,6 +186,15 @@ def whole_batch_norm_grad(
         reduced(plan, "grad_sums", known, (dbias, dweight))
         applied(plan, "grad_input", (*known, dbias, dweight, share), dx)
     return dx, dbias, dweight
+
+
+def moving_average(running: Array, value: Array, rate: Array | float, scale: float) -> Array:
+    moved, n = cupy.empty(value.shape, value.dtype), value.size
+    known = (NULL, f64(rate)) if isinstance(rate, float) else (rate, f64(0))
+    args = (running, value, *known, f64(scale), moved, i32(n))
+    kernel = f"moving_average<{TYPES[running.dtype.name]}>"
+    SOURCE.launch(kernel, (-(-n // THREADS),), (THREADS,), args)
+    return moved
 
 
 def fits(x: Array, *others: Array) -> bool:
@@ -219,7 +239,19 @@ def accepts_whole_grad(dy: Array, x: Array, mean: Array, rstd: Array, *rest: Any
     return mask is None and fits(x, dy) and wide(mean, rstd)
 
 
+def accepts_moving(running: Array, value: Array, rate: Array | float, scale: float) -> bool:
+    return bool(
+        running.dtype in (np.float32, np.float64)
+        and running.shape == value.shape
+        and running.flags.c_contiguous
+        and 0 < value.size < 1 << 30
+        and wide(value)
+        and (isinstance(rate, float) or (rate.size == 1 and wide(rate)))
+    )
+
+
 KERNELS = {
+    "moving_average": Kernel(moving_average, accepts_moving),
     "batch_moments": Kernel(batch_moments, accepts_moments),
     "batch_normalize": Kernel(batch_normalize, accepts_normalize),
     "batch_normalize_relu": Kernel(batch_normalize_relu, accepts_normalize),

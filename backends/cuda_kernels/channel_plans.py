@@ -7,6 +7,7 @@ one, and positions are.
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import cupy
@@ -56,24 +57,21 @@ class Division(NamedTuple):
 
 
 class Plan:
-    """Of arrays of one shape and dtype. ``items`` packs of each of ``groups`` of channels are for
-    blocks of ``across`` groups, with ``down`` threads for each.
+    """For a shape, a dtype, and a width of packs. ``items`` packs of each of ``groups`` of channels
+    are for blocks of ``across`` groups, with ``down`` threads for each.
     """
 
-    def __init__(self, *arrays: Array) -> None:
-        x = arrays[0]
-        n, channels, space = x.shape
-        if space == 1:
-            width = per_thread = vector_width(*arrays, along=channels, most=MOST_CHANNELS)
-        else:
-            width, per_thread = vector_width(*arrays, along=space), 1
-        self.width: int = width
-        self.arguments = f"<{TYPES[x.dtype.name]}, {width}, {per_thread}>"
-        self.channels: int = channels
-        self.groups: int = channels // per_thread
-        self.per_sample: int = max(space // width, 1)
-        self.items: int = n * self.per_sample
-        self.multiprocessors = multiprocessors(x.device.id)
+    def __init__(self, shape: tuple[int, int, int], dtype: str, width: int, device: int) -> None:
+        n, self.channels, space = shape
+        per_thread, self.width = width if space == 1 else 1, width
+        self.arguments = f"<{TYPES[dtype]}, {width}, {per_thread}>"
+        self.groups = self.channels // per_thread
+        self.per_sample = max(space // width, 1)
+        self.items = n * self.per_sample
+        sizes = i32(self.items), i32(self.groups), i32(self.per_sample)
+        self.sizes = (*sizes, *Division.by(self.per_sample))
+        """The last arguments of every kernel."""
+        self.multiprocessors = multiprocessors(device)
         self.cut(self.threads_across())
 
     def cut(self, across: int) -> None:
@@ -100,6 +98,7 @@ class Plan:
         down = max(THREADS // across, 1)
         return -(-self.groups // across) * max(self.items // (down * LEAST_ITEMS), 1)
 
+    @cached_property
     def held(self) -> Plan | None:
         """The same for blocks that hold all items of their groups; None if these are too many."""
         plan, most = copy(self), MOST_HELD // 2 if self.width > 4 else MOST_HELD
@@ -110,12 +109,6 @@ class Plan:
     @property
     def block(self) -> tuple[int, int]:
         return self.across, self.down
-
-    @property
-    def sizes(self) -> tuple[Any, ...]:
-        """The last arguments of every kernel."""
-        sizes = i32(self.items), i32(self.groups), i32(self.per_sample)
-        return (*sizes, *Division.by(self.per_sample))
 
     def shared_out(self) -> tuple[int, Array, Array]:
         """Among how many blocks the items of a group are, to be summed; room for what each of them
@@ -130,3 +123,17 @@ class Plan:
         """Among how many blocks the items of a group are, where each is for itself."""
         each = self.items * self.tiles // (self.down * BLOCKS_EACH * self.multiprocessors)
         return min(-(-self.items // (self.down * min(max(each, 1), MOST_ITEMS))), MOST_PARTS)
+
+
+cached_plan = lru_cache(maxsize=1024)(Plan)
+
+
+def plan_of(*arrays: Array) -> Plan:
+    """The plan for arrays of one shape and dtype: how wide packs may be depends on their places."""
+    x = arrays[0]
+    _, channels, space = x.shape
+    if space == 1:
+        width = vector_width(*arrays, along=channels, most=MOST_CHANNELS)
+    else:
+        width = vector_width(*arrays, along=space)
+    return cached_plan(x.shape, x.dtype.name, width, x.data.device_id)

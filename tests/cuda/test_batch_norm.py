@@ -240,6 +240,21 @@ def test_what_is_not_finite_stays_in_its_channel(
             )
 
 
+@pytest.mark.parametrize("channels", [1, 255, 256, 257])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moving_averages(channels: int, dtype: str) -> None:
+    """Three roundings of float64; the rate is a number, or on the device already."""
+    rng = np.random.default_rng(channels)
+    running, value = rng.random(channels).astype(dtype), rng.random(channels)
+    for rate in (0.1, 1.0, np.array(0.25)):
+        for order in range(3):
+            with thread_order(order):
+                moved = kernel("moving_average", running, value, rate, 1.5)
+            wanted = reference("moving_average", running, value, rate, 1.5)
+            assert moved.dtype == wanted.dtype == np.float64
+            np.testing.assert_allclose(moved, wanted, rtol=4e-16)
+
+
 @every_dtype
 @pytest.mark.parametrize("shape", [(65, 3, 1), (65, 8, 1), (7, 3, 12), (7, 3, 5)], ids=str)
 @pytest.mark.parametrize("value", [0.1, -3e4, 6e-8])

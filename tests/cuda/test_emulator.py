@@ -9,7 +9,7 @@ import pytest
 
 from tests.cuda.emulated import launch
 from tests.cupy_standin import KernelFault, count_traffic, other_machine, thread_order
-from tests.cupy_standin.emulator import launching
+from tests.cupy_standin.emulator import building, launching
 
 ORDERS = range(6)
 
@@ -87,6 +87,24 @@ class TestWithoutABug:
     def test_half_a_warp_may_exchange(self) -> None:
         x = run("if (i < 16) x[i] = __shfl_xor_sync(0xffffu, i, 1);", n=32, threads=32)
         np.testing.assert_array_equal(x[:16], np.arange(16) ^ 1)
+
+    def test_products_are_fused_unless_the_source_says_otherwise(self) -> None:
+        """a² - b is then what rounding a² to b has lost."""
+        if "-ffp-contract=off" in building.arithmetic():
+            pytest.skip("this processor has no fused multiplication and addition")
+        a = np.float32(1 + 2**-12)
+        b = a * a
+        lost = np.float32(np.float64(a) ** 2 - b)
+        for expression, expected in (
+            ("a * a - b", lost),
+            ("fmaf(a, a, -b)", lost),
+            ("__fmul_rn(a, a) - b", 0),
+            ("__fadd_rn(a * a, -b)", 0),
+        ):
+            x = np.zeros(1, np.float32)
+            source = simple(f"*x = {expression};", "float* x, float a, float b")
+            launch(source, "simple", (1,), (1,), x, a, b)
+            assert x[0] == expected
 
     def test_atomics_of_integers(self) -> None:
         source = simple(

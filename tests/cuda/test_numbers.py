@@ -48,8 +48,9 @@ def nearly(dtype: str) -> Any:
     finite = np.sort(every[np.isfinite(every)])
     halfway = (finite[:-1].astype(np.float64) + finite[1:].astype(np.float64)) / 2
     middle = halfway.astype(np.float32)
-    largest = np.float32(np.abs(finite).max())
-    beyond = np.array([largest * 1.0001, largest * 1.01, 3e38, np.inf, np.nan], np.float32)
+    largest = float(np.abs(finite).max())
+    with np.errstate(over="ignore"):
+        beyond = np.array([largest * 1.0001, largest * 1.01, 3e38, np.inf, np.nan], np.float32)
     sides = np.nextafter(middle, np.float32(np.inf)), np.nextafter(middle, np.float32(-np.inf))
     return np.concatenate([every, middle, *sides, beyond, -beyond])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -16,11 +17,13 @@ HERE = Path(__file__).parent
 MACHINE = ("-std=c++17", "-O2", "-fPIC", "-shared")
 DEVICE = (
     "-std=c++17", "-O1", "-fPIC", "-w", "-fvisibility=hidden", "-fno-strict-aliasing",
-    "-ffp-contract=off",
     "-fsanitize=alignment,bounds-strict,shift,integer-divide-by-zero,signed-integer-overflow",
 )  # fmt: skip
 BOUNDS = re.compile(r"__launch_bounds__\(([^,)]*)[^)]*\)\s*(\w+)\s*\(")
 MOST_THREADS = 1024
+
+
+FUSED = ("-ffp-contract=fast", "-fexpensive-optimizations")  # the second has the pass that fuses
 
 
 class Missing(Exception):
@@ -67,6 +70,18 @@ def compiler_version() -> str:
     return run(compiler(), "--version")
 
 
+@cache
+def arithmetic() -> tuple[str, ...]:
+    """Products are added unrounded, as by NVRTC, wherever the source does not say otherwise; on
+    processors that can.
+    """
+    if platform.machine() != "x86_64":
+        return FUSED
+    flags = Path("/proc/cpuinfo")
+    able = flags.exists() and re.search(r"\bfma\b", flags.read_text()) is not None
+    return (*FUSED, "-mfma") if able else ("-ffp-contract=off",)
+
+
 def run(*command: str) -> str:
     """What a command prints.
 
@@ -109,15 +124,15 @@ def library(source: str, kernels: Sequence[str], options: Sequence[str]) -> Path
     Missing
         If there is no compiler.
     """
-    given = [option for option in options if option.startswith("-D")]
+    flags = [*DEVICE, *arithmetic(), *(option for option in options if option.startswith("-D"))]
     whole = source + table(source, kernels)
-    path = kept("kernels", *DEVICE, *given, whole)
+    path = kept("kernels", *flags, whole)
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder()) as place:
             text, code, built = (Path(place) / f"kernels.{end}" for end in ("cc", "o", "so"))
             text.write_text(whole)
             include = ("-include", str(HERE / "device.h"))
-            run(compiler(), *DEVICE, *given, *include, "-c", str(text), "-o", str(code))
+            run(compiler(), *flags, *include, "-c", str(text), "-o", str(code))
             # without the sanitizer's own library: device.h answers its calls
             run(compiler(), "-shared", str(code), str(machine()), "-o", str(built))
             built.replace(path)

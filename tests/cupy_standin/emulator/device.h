@@ -1,7 +1,8 @@
 // What CUDA C++ says without any header, for g++: read before a kernel's source.
 //
-// Arithmetic is that of the host, without contraction; shared variables are thread-local ones, which
-// all fibers of a block see, and which lie in one piece that the machine poisons.
+// Arithmetic is that of the host, which fuses products and sums as NVRTC does; shared variables are
+// thread-local ones, which all fibers of a block see, and which lie in one piece that the machine
+// poisons.
 #pragma once
 
 #include "machine.h"
@@ -47,12 +48,23 @@ template <class T> inline bool isfinite(T x) { return __builtin_isfinite(x); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float x, float y) { return x / y; }
-inline float __fadd_rn(float x, float y) { return x + y; }
-inline float __fsub_rn(float x, float y) { return x - y; }
-inline float __fmul_rn(float x, float y) { return x * y; }
 inline float __frcp_rn(float x) { return 1 / x; }
-inline double __dadd_rn(double x, double y) { return x + y; }
-inline double __dmul_rn(double x, double y) { return x * y; }
+
+// Results that are never fused with what follows: the compiler may not look through them.
+template <class T> inline T emu_rounded(T x) {
+#if defined(__x86_64__)
+    asm("" : "+x"(x));
+#elif defined(__aarch64__)
+    asm("" : "+w"(x));
+#endif
+    return x;
+}
+inline float __fadd_rn(float x, float y) { return emu_rounded(x) + emu_rounded(y); }
+inline float __fsub_rn(float x, float y) { return emu_rounded(x) - emu_rounded(y); }
+inline float __fmul_rn(float x, float y) { return emu_rounded(x * y); }
+inline double __dadd_rn(double x, double y) { return emu_rounded(x) + emu_rounded(y); }
+inline double __dsub_rn(double x, double y) { return emu_rounded(x) - emu_rounded(y); }
+inline double __dmul_rn(double x, double y) { return emu_rounded(x * y); }
 
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }
