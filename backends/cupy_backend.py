@@ -8,15 +8,16 @@ and ``xp.nonzero``, whose shape depends on values.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import VOCABULARY, Array, Backend, Kernel, get_backend
+from tinygrad_bn.backend import VOCABULARY, Array, Backend, Kernel, Uploads, get_backend
 from tinygrad_bn.errors import BackendError, DtypeError
 
+from .capsules import exported, imported
 from .cuda_kernels import Kernels
 from .half import in_float32, wide_inside
 from .indexing import is_basic
@@ -26,6 +27,8 @@ missing: ImportError | None = None
 try:
     import cupy  # type: ignore[no-redef]
     import cupyx
+
+    from . import uploads
 except ImportError as error:
     missing = error
 
@@ -195,15 +198,45 @@ class CupyBackend:
             with self.guard:
                 return cupy.asarray(value, dtype=dtype)
         host = get_backend("numpy").asarray(value, dtype)
+        # page-locked memory CuPy would go on reading when this has returned
+        return self.sent(host.copy() if uploads.is_page_locked(host) else host)
+
+    def sent(self, host: np.ndarray[Any, Any]) -> Array:
+        """An array of NumPy on this device."""
         with self.guard:
             try:
                 return cupy.asarray(host)
             except ValueError as error:
                 raise DtypeError(f"expected a dtype that CUDA has, got {host.dtype}") from error
 
-    def from_dlpack(self, value: object) -> Array:
+    def receive(self, array: Array, source: Backend, non_blocking: bool = False) -> Array:
+        if isinstance(source, CupyBackend):
+            return uploads.from_other_device(array, source.guard, self.guard)
+        host = source.to_numpy(array)
+        return self.sent(host) if non_blocking else self.asarray(host)
+
+    def uploads(self) -> Uploads:
+        return uploads.Uploads(self.guard)
+
+    def page_locked(self, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
         with self.guard:
-            return cupy.from_dlpack(value)
+            return uploads.page_locked(shape, dtype)
+
+    def from_dlpack(self, value: object) -> Array:
+        if isinstance(value, cupy.ndarray):
+            return value
+        with self.guard:
+            array, read_only = imported(cupy.from_dlpack, value)
+            return array.copy() if read_only else array  # CuPy would let it be written to
+
+    def to_dlpack(self, array: Array, **options: Any) -> object:
+        return exported(array, **options)
+
+    def from_cuda_array(self, value: Any) -> Array:
+        read_only = value.__cuda_array_interface__["data"][1]
+        with self.guard:
+            array = cupy.asarray(value)  # in order: CuPy waits for the stream that it names
+            return array.copy() if read_only else array
 
     def copy(self, array: Array) -> Array:
         with self.guard:
@@ -277,6 +310,13 @@ def why_none(status: int, message: str) -> str:
 def version(number: int) -> str | None:
     """CUDA's 13020 as people write it, 13.2; None for the 0 that stands for none."""
     return f"{number // 1000}.{number % 1000 // 10}" if number else None
+
+
+def device_of(pointer: int) -> int:
+    """The number of the GPU whose memory a pointer leads to; of none, the current one."""
+    count_devices()
+    runtime = cupy.cuda.runtime
+    return int(runtime.pointerGetAttributes(pointer).device if pointer else runtime.getDevice())
 
 
 def device_count() -> int:

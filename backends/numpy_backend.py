@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, lru_cache, partial
 from importlib import import_module
@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import VOCABULARY, Array, Backend, Kernel
+from tinygrad_bn.backend import VOCABULARY, Array, Backend, Kernel, Uploads
 from tinygrad_bn.errors import BackendError, DtypeError
 
+from .capsules import exported, imported
 from .half import in_float32, is_half, wide_inside
 from .indexing import is_basic
 from .numba_kernels import Kernels
@@ -215,10 +216,25 @@ class NumpyBackend:
         return array
 
     def from_dlpack(self, value: object) -> Array:
-        return np.from_dlpack(value)  # type: ignore[arg-type]
+        return imported(np.from_dlpack, value)[0]  # type: ignore[arg-type]  # it asks less than it says
+
+    def to_dlpack(self, array: Array, **options: Any) -> object:
+        return exported(array, **options)
+
+    def from_cuda_array(self, value: object) -> Array:
+        raise BackendError("expected a GPU to share memory of, got the cpu")
 
     def copy(self, array: Array) -> Array:
         return np.array(array, order="C")
+
+    def receive(self, array: Array, source: Backend, non_blocking: bool = False) -> Array:
+        return source.to_numpy(array)
+
+    def uploads(self) -> Uploads:
+        raise BackendError("expected a GPU to copy to, got the cpu")
+
+    def page_locked(self, shape: Sequence[int], dtype: object) -> Array:
+        raise BackendError("expected a GPU for which to lock pages, got the cpu")
 
     def to_numpy(self, array: Array) -> Array:
         return array

@@ -7,7 +7,8 @@ loaded by name, so that importing the engine imports neither CuPy nor Numba.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -81,6 +82,23 @@ class Kernel:
     """The places of the arguments that ``run`` overwrites, and returns."""
 
 
+class Upload(Protocol):
+    """Copies to a device under way."""
+
+    def receive(self) -> Sequence[Array]:
+        """The arrays, for the current stream to read; the host does not wait."""
+
+    def finish(self) -> None:
+        """Wait until the copies have been made."""
+
+
+class Uploads(Protocol):
+    """A stream for copies to one device, beside what it computes."""
+
+    def start(self, hosts: Sequence[np.ndarray[Any, Any]]) -> Upload:
+        """Copy arrays in page-locked memory, which must stay as it is until that has been done."""
+
+
 class Backend(Protocol):
     """An array library on one device, as the engine sees it."""
 
@@ -106,8 +124,44 @@ class Backend(Protocol):
     def from_dlpack(self, value: object) -> Array:
         """An array over another library's memory, which speaks DLPack and is on this device."""
 
+    def to_dlpack(self, array: Array, **options: Any) -> object:
+        """A DLPack capsule of an array; the options are those of ``__dlpack__``."""
+
+    def from_cuda_array(self, value: object) -> Array:
+        """An array over memory on this device that ``__cuda_array_interface__`` describes.
+
+        Raises
+        ------
+        BackendError
+            If it is no GPU.
+        """
+
     def copy(self, array: Array) -> Array:
         """A fresh array with the same values."""
+
+    def receive(self, array: Array, source: Backend, non_blocking: bool = False) -> Array:
+        """The same values from the memory of another device; ``non_blocking`` permits to go on
+        while page-locked memory is still being read.
+        """
+
+    def uploads(self) -> Uploads:
+        """A stream for copies to this device, beside what it computes.
+
+        Raises
+        ------
+        BackendError
+            If it is no GPU.
+        """
+
+    def page_locked(self, shape: Sequence[int], dtype: object) -> np.ndarray[Any, Any]:
+        """Memory of this machine that the device copies from by itself; nothing is known of what
+        is in it.
+
+        Raises
+        ------
+        BackendError
+            If it is no GPU.
+        """
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """The same values as a NumPy array: the same memory on the CPU, a copy from a GPU."""
@@ -259,6 +313,24 @@ def backend_for(device: object = None) -> Backend:
         If the device is unknown, absent, or its library is not installed.
     """
     return _backend_of(str(config.get_default_device() if device is None else device))
+
+
+def backend_of_pointer(pointer: int) -> Backend:
+    """The backend of the GPU whose memory a pointer leads to.
+
+    Raises
+    ------
+    BackendError
+        If there is no CuPy, or no GPU.
+    """
+    index = import_module("tinygrad_bn.backends.cupy_backend").device_of(pointer)
+    return get_backend("cupy", index)
+
+
+def is_page_locked(array: object) -> bool:
+    """Whether an array of NumPy lies in memory that a GPU copies from by itself."""
+    adapter = sys.modules.get("tinygrad_bn.backends.uploads")  # without which there is none
+    return adapter is not None and adapter.is_page_locked(array)
 
 
 def set_default_device(device: object) -> None:

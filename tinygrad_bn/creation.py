@@ -12,7 +12,8 @@ import numpy as np
 from tinygrad_bn import config
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.dtypes import as_dtype
-from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError
+from tinygrad_bn.errors import ArgumentError, DtypeError
+from tinygrad_bn.ops import conversion
 from tinygrad_bn.ops.conversion import require_no_mask
 from tinygrad_bn.ops.elementwise import where
 from tinygrad_bn.ops.promotion import INT, category, number_dtype, require_tensor
@@ -40,9 +41,6 @@ __all__ = [
     "zeros_like",
 ]
 
-KDLCPU, KDLCUDA = 1, 2  # device types of DLPack
-
-
 # From data
 
 
@@ -62,9 +60,15 @@ def tensor(
 
 
 def as_tensor(data: object, dtype: Any = None, device: object = None) -> Tensor:
-    """``data`` as a tensor: itself, or sharing memory, where nothing has to change."""
+    """``data`` as a tensor: itself, or sharing memory, where nothing has to change.
+
+    Memory is shared with NumPy's arrays, and with other libraries' tensors on the CPU and on GPUs,
+    by DLPack or ``__cuda_array_interface__``; those stay where they are without a ``device``.
+    """
     if isinstance(data, np.ndarray):
         data = from_numpy(data)
+    elif (held := conversion.shared(data)) is not None:
+        data = Tensor.wrap(*held)
     if isinstance(data, Tensor):
         return data.to(dtype=dtype, device=device)
     return Tensor(data, dtype=dtype, device=device)
@@ -102,28 +106,35 @@ def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
     return Tensor.wrap(ndarray.view(np.ndarray), backend_for("cpu"))
 
 
-def from_dlpack(ext_tensor: Any) -> Tensor:
+def from_dlpack(ext_tensor: Any, *, device: object = None, copy: bool | None = None) -> Tensor:
     """Any library's tensor that speaks DLPack, sharing its memory.
+
+    What its library has yet to compute on a GPU is waited for by the device, not by the host.
+
+    Parameters
+    ----------
+    device : where it is to be; where it is if None.
+    copy : True for memory of its own, False for an error where it would have to be copied.
 
     Raises
     ------
     DtypeError
-        If it does not speak it, or its dtype is not one of NumPy's.
+        If it does not speak it, has a history, or is of a dtype without operations here.
     BackendError
         If it lies neither in this machine's memory nor on an NVIDIA GPU.
+    ArgumentError
+        If it may not be copied and is not on the device.
+
+    Notes
+    -----
+    bfloat16 is exchanged too. Memory that may not be written to stays so on the CPU; on a GPU,
+    where no array is protected, it is copied.
     """
-    if not hasattr(ext_tensor, "__dlpack__") or not hasattr(ext_tensor, "__dlpack_device__"):
-        raise DtypeError(f"expected an object with __dlpack__, got {type(ext_tensor).__name__}")
-    kind, index = ext_tensor.__dlpack_device__()
-    if kind not in (KDLCPU, KDLCUDA):
-        raise BackendError(f"expected memory of the CPU or a CUDA device, got DLPack type {kind}")
-    backend = backend_for("cpu" if kind == KDLCPU else f"cuda:{index}")
-    try:
-        array = backend.from_dlpack(ext_tensor)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise DtypeError(f"expected a tensor that DLPack can share: {error}") from error
-    category(array.dtype)
-    return Tensor.wrap(array, backend)
+    found = Tensor.wrap(*conversion.from_dlpack(ext_tensor))
+    there = found if device is None else found.to(device)
+    if copy is False and there is not found:
+        raise ArgumentError(f"expected a tensor on {there.device} to share, got {found.device}")
+    return there.clone() if copy and there is found else there
 
 
 # From a formula

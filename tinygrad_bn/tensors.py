@@ -13,7 +13,7 @@ from tinygrad_bn.autograd.variable import Handle, Variable
 from tinygrad_bn.backend import Device, backend_for
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError, ShapeError
-from tinygrad_bn.ops.conversion import as_array
+from tinygrad_bn.ops import conversion
 from tinygrad_bn.ops.methods import Methods
 from tinygrad_bn.ops.promotion import cast, is_floating
 
@@ -37,7 +37,7 @@ class Tensor(Methods, Variable):
         device: object = None,
         requires_grad: bool = False,
     ) -> None:
-        self.array, self.backend = as_array(data, dtype, device)
+        self.array, self.backend = conversion.as_array(data, dtype, device)
         if requires_grad:
             self.requires_grad_()
 
@@ -188,13 +188,9 @@ class Tensor(Methods, Variable):
             notes.append("requires_grad=True")
         return f"tensor({', '.join(notes)})"
 
-    def __dlpack__(self, **options: Any) -> Any:
-        if self.requires_grad:
-            raise GradientError("expected a tensor without history; use tensor.detach()")
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self.array.__dlpack_device__()
+    __dlpack__ = conversion.dlpack
+    __dlpack_device__ = conversion.dlpack_device
+    __cuda_array_interface__ = property(conversion.cuda_array_interface)
 
     # Where it is
 
@@ -210,10 +206,11 @@ class Tensor(Methods, Variable):
         ``to(other)``.
 
         The tensor itself where nothing changes, unless ``copy``. ``non_blocking`` and ``copy`` may
-        come last by place, as in PyTorch; every copy from a GPU waits.
+        come last by place, as in PyTorch. With ``non_blocking`` page-locked memory (`pin_memory`)
+        is still being read when this returns; every copy from a GPU waits.
         """
         flags = [arg for arg in args if isinstance(arg, bool)]
-        copy = copy or flags[1:] == [True]
+        copy, non_blocking = copy or flags[1:] == [True], non_blocking or flags[:1] == [True]
         for arg in args[: len(args) - len(flags)]:
             if isinstance(arg, Variable):
                 dtype, device = arg.array.dtype, arg.backend.device
@@ -223,7 +220,7 @@ class Tensor(Methods, Variable):
                 dtype = arg
         y: Tensor = self
         if device is not None and (backend := backend_for(device)) is not self.backend:
-            y = ops.transfer.transfer(y, backend)
+            y = ops.transfer.transfer(y, backend, non_blocking)
         if dtype is not None:
             y = cast(y, as_dtype(dtype))
         return y.clone() if copy and y is self else y
@@ -234,7 +231,8 @@ class Tensor(Methods, Variable):
 
     def cuda(self, device: object = "cuda", non_blocking: bool = False) -> Tensor:
         """In a GPU's memory; its number may do as the ``device``."""
-        return self.to(device=f"cuda:{device}" if isinstance(device, int) else device)
+        place = f"cuda:{device}" if isinstance(device, int) else device
+        return self.to(device=place, non_blocking=non_blocking)
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the dtype of another tensor."""

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from . import exchange
 from .gpus import Device, current_device, traffic
 from .memory import PinnedMemoryPointer, memory_of
 from .ordering import SilentOnGPU, late_copy, now
 from .record import names, signature
 from .streams import get_current_stream
-
-KDL_CUDA = 2
-"""DLPack's number for memory of a CUDA device."""
 
 NO_CONVERSION = (
     "Implicit conversion to a NumPy array is not allowed. "
@@ -154,11 +152,15 @@ class ndarray:
     def __reduce__(self) -> Any:
         return from_host, (self.get(),)
 
-    def __dlpack__(self, **options: Any) -> Any:
-        return self  # a capsule would let NumPy read it
+    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
+        return exchange.to_capsule(self._a, self._device, stream, options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return KDL_CUDA, self._device
+        return exchange.CUDA, self._device
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return exchange.interface_of(self._a, self._device)
 
     def copy(self, order: str = "C") -> Any:
         return wrap(np.array(self._a, order=order))  # type: ignore[call-overload]

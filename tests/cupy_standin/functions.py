@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .array import KDL_CUDA, SilentOnGPU, from_host, host_of, ndarray, view_of, wrap
+from . import exchange
+from .array import SilentOnGPU, from_host, host_of, ndarray, view_of, wrap
 from .gpus import traffic
 from .record import signature
 from .streams import get_current_stream
@@ -102,6 +103,8 @@ def array(
     *,
     blocking: bool = False,
 ) -> Any:
+    if not isinstance(obj, ndarray) and hasattr(obj, "__cuda_array_interface__"):
+        obj = on_device(*exchange.from_interface(obj))
     if not isinstance(obj, ndarray):
         return from_host(obj, dtype)
     host = host_of(obj)
@@ -126,10 +129,14 @@ def asnumpy(
 
 
 def from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> Any:
-    if array.__dlpack_device__()[0] != KDL_CUDA:
-        raise TypeError("CPU arrays cannot be directly imported to CuPy.")
-    capsule = array.__dlpack__(stream=1)
-    return view_of(capsule, capsule._a)
+    return on_device(*exchange.from_capsule(array))
+
+
+def on_device(host: np.ndarray[Any, Any], device: int) -> Any:
+    """Memory of a device, whichever is current."""
+    found = wrap(host)
+    found._device = device
+    return found
 
 
 def reshape(a: ndarray, newshape: Any, order: str = "C", *, copy: Any = None) -> Any:

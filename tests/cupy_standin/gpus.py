@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-SUCCESS, INSUFFICIENT_DRIVER, NO_DEVICE, INVALID_DEVICE = 0, 35, 100, 101
+SUCCESS, INVALID_VALUE, INSUFFICIENT_DRIVER, NO_DEVICE, INVALID_DEVICE = 0, 1, 35, 100, 101
 
 
 class CUDARuntimeError(RuntimeError):
@@ -161,6 +161,18 @@ class Device:
         return machine.free_memory, 80 << 30
 
 
+shown: dict[int, int] = {}
+"""The devices of memory that was shown to other libraries, by its address."""
+
+
+def pointer_attributes(address: int) -> Any:
+    """Whose memory it is, of those that were shown."""
+    machine.require()
+    if address not in shown:
+        raise CUDARuntimeError(INVALID_VALUE)
+    return SimpleNamespace(device=shown[address], type=2)
+
+
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     driverGetVersion=lambda: machine.driver,
@@ -169,4 +181,5 @@ runtime = SimpleNamespace(
     setDevice=set_device,
     getDeviceCount=get_device_count,
     getDeviceProperties=get_device_properties,
+    pointerGetAttributes=pointer_attributes,
 )

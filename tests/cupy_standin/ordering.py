@@ -27,6 +27,10 @@ class SilentOnGPU(Exception):
     """Something that a GPU would do without an error, and wrongly: a bug of the caller."""
 
 
+busy: set[Queue] = set()
+"""What has copies to make; they are made though their stream is gone."""
+
+
 class Queue:
     """The copies of a stream that are yet to be made, and what it has waited for.
 
@@ -35,17 +39,26 @@ class Queue:
     waited : up to which moment of each other stream, by its key.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: int) -> None:
+        self.device = device
         self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
         self.waited: dict[Any, int] = {}
 
     def put(self, work: Callable[[], None]) -> None:
         self._waiting.append((now(), work))
+        busy.add(self)
 
     def run(self, until: float = float("inf")) -> None:
         """Do what was given up to a moment."""
-        while self._waiting and self._waiting[0][0] <= until:
-            self._waiting.popleft()[1]()
+        try:
+            while self._waiting and self._waiting[0][0] <= until:
+                self._waiting.popleft()[1]()
+        except SilentOnGPU:
+            self._waiting.clear()  # said once
+            raise
+        finally:
+            if not self._waiting:
+                busy.discard(self)
 
     def idle(self, until: float = float("inf")) -> bool:
         """Whether all of that is done."""

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from .gpus import at_synchronization, current_device, traffic
-from .ordering import Queue, now
+from .ordering import Queue, busy, now
 
 _local = threading.local()
 _numbers = count(0x1000, 0x100)
@@ -36,7 +36,7 @@ class Stream:
         self.device_id = -1 if null or ptds else current_device()
         self.is_non_blocking = non_blocking
         self._capturing = False
-        self._queue = Queue()
+        self._queue = Queue(self.device_id)
         _streams.add(self)
 
     def __enter__(self) -> Stream:
@@ -113,11 +113,21 @@ class Event:
             self._stream._queue.run(self._moment)
 
 
+def stream_of(number: int) -> Stream:
+    """The stream that others know by a number: 1 and 2 are the default ones, 0 the first too."""
+    if number in (0, 1):
+        return Stream.null
+    for stream in _streams:
+        if stream.ptr == number and stream.device_id in (-1, current_device()):
+            return stream
+    raise RuntimeError(f"cudaErrorInvalidResourceHandle: there is no stream {number:#x} here")
+
+
 def finish_device(device: int) -> None:
     """The host waits for all that a device was given."""
-    for stream in list(_streams):
-        if stream.device_id in (-1, device):
-            stream._queue.run()
+    for queue in list(busy):
+        if queue.device in (-1, device):
+            queue.run()
 
 
 at_synchronization.append(finish_device)

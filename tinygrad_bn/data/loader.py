@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_bn.backend import Device, backend_for
 from tinygrad_bn.data.dataset import Indices, take
 from tinygrad_bn.data.prefetch import ahead
+from tinygrad_bn.data.uploading import Uploader, is_uploaded, mapped
 from tinygrad_bn.errors import ArgumentError, DtypeError
 from tinygrad_bn.random import Generator, default_generator, randperm
 
@@ -30,16 +32,24 @@ class DataLoader:
     prefetch : how many batches a thread keeps ready ahead of the loop; 0 for no thread.
     merge_single : whether a last batch of one sample joins the batch before it, because batch
         normalization cannot train on one value per channel.
+    device : where the tensors of a batch are brought; where they are made if None. To a GPU they
+        go one batch ahead of the loop, by page-locked memory and in a stream of their own, while
+        the GPU computes; the batch is ordered before whatever the stream that is current when the
+        loop gets it is given from then on.
+    pin_memory : whether tensors that stay in this machine's memory are put where its pages are
+        locked, so that ``x.to("cuda", non_blocking=True)`` copies beside what the host does.
 
     Raises
     ------
     ArgumentError, DtypeError
         If a number is out of its range, or the data set or the generator is none.
+    BackendError
+        If there is no such device, or no GPU to pin memory for.
 
     Notes
     -----
-    PyTorch's argument names; there, batches of tuples are lists, here they are tuples. Batches
-    never share memory with the data set.
+    PyTorch's argument names, and ``device``; there, batches of tuples are lists, here they are
+    tuples. Batches never share memory with the data set.
     """
 
     def __init__(
@@ -53,6 +63,8 @@ class DataLoader:
         generator: Generator | None = None,
         prefetch: int = 0,
         merge_single: bool = False,
+        device: object = None,
+        pin_memory: bool = False,
     ) -> None:
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise DtypeError(
@@ -71,6 +83,10 @@ class DataLoader:
         self.generator = generator or default_generator
         self.prefetch = prefetch
         self.merge_single = merge_single
+        self.device = None if device is None else Device(backend_for(device).device)
+        self.pin_memory = bool(pin_memory)
+        if pin_memory:
+            backend_for("cuda")
 
     def __len__(self) -> int:
         return len(self.bounds())
@@ -81,8 +97,25 @@ class DataLoader:
             order = randperm(size, generator=self.generator).cpu().numpy()
         else:
             order = np.arange(size)
-        batches = (self.batch(order[start:stop]) for start, stop in self.bounds())
+        batches: Iterator[Any] = (self.batch(order[a:b]) for a, b in self.bounds())
+        if self.device is not None and self.device != "cpu":
+            uploader = Uploader(backend_for(self.device), self.prefetch)
+            return uploader.delivered(self.ahead(map(uploader.stage, batches)))
+        if self.device is not None or self.pin_memory:
+            batches = map(self.placed, batches)
+        return self.ahead(batches)
+
+    def ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches, made by a thread where one is asked for."""
         return ahead(batches, self.prefetch) if self.prefetch else batches
+
+    def placed(self, batch: Any) -> Any:
+        """A batch in this machine's memory, where it is wanted there."""
+        if self.device is not None:
+            batch = mapped(batch, lambda x: x.cpu())
+        if self.pin_memory:
+            batch = mapped(batch, lambda x: x.pin_memory() if is_uploaded(x) else x)
+        return batch
 
     def bounds(self) -> list[tuple[int, int]]:
         """Where each batch starts and stops in the order."""

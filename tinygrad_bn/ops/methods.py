@@ -186,6 +186,8 @@ class Methods(Variable):
     trace = rearrange.trace
     clone = transfer.clone
     contiguous = transfer.contiguous
+    pin_memory = transfer.pin_memory
+    is_pinned = transfer.is_pinned
 
     # Elements by their places
     __getitem__ = index.getitem

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.backend import Array, Backend, backend_for, is_page_locked
+from tinygrad_bn.config import get_default_device
+from tinygrad_bn.errors import BackendError, GradientError
 from tinygrad_bn.ops.promotion import require_tensor
 
 if TYPE_CHECKING:
@@ -17,23 +19,23 @@ __all__ = [
 ]
 
 
-def moved(x: Array, source: Backend, target: Backend) -> Array:
-    """The same values in the memory of another backend, by way of this machine's."""
+def moved(x: Array, source: Backend, target: Backend, non_blocking: bool = False) -> Array:
+    """The same values in the memory of another backend."""
     if isinstance(x, Variable):  # in a replay, a Tensor, which moves as such
         return Transfer.apply(x, target=target)
-    return target.asarray(source.to_numpy(x))
+    return target.receive(x, source, non_blocking)
 
 
 class Transfer(Function):
     """The same values on another device, to which the node belongs from then on."""
 
-    def forward(self, x: Array, *, target: Backend) -> Array:
+    def forward(self, x: Array, *, target: Backend, non_blocking: bool = False) -> Array:
         self.source, self.target = self.backend, target
         if isinstance(x, Variable):
             self.source = x.backend
         else:
             self.backend = target
-        return moved(x, self.source, target)
+        return moved(x, self.source, target, non_blocking)
 
     def backward(self, dy: Array, /) -> Array:
         return moved(dy, self.target, self.source)
@@ -75,6 +77,35 @@ def contiguous(input: Tensor) -> Tensor:
     return Contiguous.apply(input) if input.array.ndim else input
 
 
-def transfer(input: Tensor, backend: Backend) -> Tensor:
+def transfer(input: Tensor, backend: Backend, non_blocking: bool = False) -> Tensor:
     """The same values on another device; the gradient comes back."""
-    return Transfer.apply(input, target=backend)  # type: ignore[no-any-return]
+    return Transfer.apply(input, target=backend, non_blocking=non_blocking)  # type: ignore[no-any-return]
+
+
+def pin_memory(input: Tensor, device: object = None) -> Tensor:
+    """The same values in page-locked memory of this machine, from which a GPU copies by itself:
+    ``x.pin_memory().to("cuda", non_blocking=True)``; the tensor itself if it is there already.
+
+    Raises
+    ------
+    BackendError, GradientError
+        If there is no GPU, the tensor is on one, or it has a history to lose.
+    """
+    require_tensor(input)
+    if input.requires_grad:
+        raise GradientError("expected a tensor without history to pin; use tensor.detach()")
+    if input.is_cuda:
+        raise BackendError(f"expected a tensor on the cpu to pin, got one on {input.device}")
+    default = get_default_device()
+    gpu = backend_for(device or (default if default != "cpu" else "cuda"))
+    if is_pinned(input):
+        return input
+    host = gpu.page_locked(input.array.shape, input.array.dtype)
+    input.backend.store(host, input.array)
+    return input.wrap_like(host)  # type: ignore[no-any-return]
+
+
+def is_pinned(input: Tensor, device: object = None) -> bool:
+    """Whether the memory is page-locked."""
+    require_tensor(input)
+    return is_page_locked(input.array)
