@@ -127,18 +127,21 @@ def multiprocessors(device: int) -> int:
 
 
 @cache
-def _tickets(device: int, stream: int, count: int) -> Array:
+def _kept_tickets(device: int, stream: int, count: int) -> Array:
     return cupy.zeros(count, np.uint32)
 
 
 def tickets(count: int) -> Array:
     """Counters at zero, for blocks to learn which of them ends last; who uses them leaves them so.
 
-    Each stream has its own: kernels of one stream never run at once.
+    Each stream has its own, since kernels of one stream never run at once; and so has each launch
+    that is captured, since graphs may be replayed at once: replays set them to zero.
     """
-    device = cupy.cuda.runtime.getDevice()
+    stream = cupy.cuda.get_current_stream()
+    if stream.is_capturing():
+        return cupy.zeros(count, np.uint32)
     room = max(1024, 1 << (count - 1).bit_length())
-    return _tickets(device, cupy.cuda.get_current_stream().ptr, room)
+    return _kept_tickets(cupy.cuda.runtime.getDevice(), stream.ptr, room)
 
 
 def vector_width(*arrays: Array, along: int, most: int = VECTOR_BYTES) -> int:

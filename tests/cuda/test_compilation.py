@@ -11,6 +11,7 @@ import pytest
 from tinygrad_bn.backends.cuda_kernels import FAMILIES, Kernels, compilation
 
 from tests import cupy_standin
+from tests.cupy_standin.streams import capturing
 from tests.two_backends import GPU, only_stand_in
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
 from tinygrad_bn.errors import BackendError
@@ -105,6 +106,24 @@ class TestTickets:
                 assert tickets.size >= count
                 assert not GPU.to_numpy(tickets).any()
             assert compilation.tickets(3) is compilation.tickets(1000)
+
+    @only_stand_in
+    def test_a_stream_has_its_own(self) -> None:
+        import cupy
+
+        with GPU.guard:
+            usual = compilation.tickets(1)
+            with cupy.cuda.Stream():
+                other = compilation.tickets(1)
+                assert compilation.tickets(1) is other
+            assert other is not usual
+
+    @only_stand_in
+    def test_what_is_captured_has_its_own(self) -> None:
+        with GPU.guard, capturing():
+            first, second = compilation.tickets(3), compilation.tickets(3)
+            assert first is not second
+            assert first.size == 3
 
     @only_stand_in
     def test_a_device_has_its_own(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -248,3 +249,24 @@ class TestArguments:
             kernel((1,), (1,), (x, np.int32(5)))
         with other_machine(status=999), pytest.raises(RuntimeError):
             kernel((1,), (1,), (x, np.int32(5)))
+
+
+class TestWithoutACompiler:
+    """Tests that execute kernels say that they were skipped; where CI is set they fail."""
+
+    @pytest.fixture(autouse=True)
+    def absent(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        building.compiler.cache_clear()
+        yield
+        building.compiler.cache_clear()
+
+    def test_they_are_skipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CI", raising=False)
+        with pytest.raises(pytest.skip.Exception, match=r"needs g\+\+.*'no-such-compiler'"):
+            run("x[0] = 1; // never built")
+
+    def test_they_fail_in_ci(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CI", "true")
+        with pytest.raises(RuntimeError, match=r"needs g\+\+"):
+            run("x[0] = 1; // never built")

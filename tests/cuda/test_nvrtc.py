@@ -5,6 +5,7 @@ Without CI set, for the oldest, the newest, and one between.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 
@@ -66,3 +67,11 @@ def test_headers_need_no_others() -> None:
     load()
     for header in ("numbers.cuh", "blocks.cuh"):
         assert "#include" not in expanded(header)
+
+
+def test_without_nvrtc_tests_are_skipped_but_not_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for variable, outcome in (("", pytest.skip.Exception), ("true", pytest.fail.Exception)):
+        monkeypatch.setenv("CI", variable)
+        with pytest.raises(outcome, match="pip install nvidia-cuda-nvrtc"):
+            load.__wrapped__()
