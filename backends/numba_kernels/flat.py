@@ -93,20 +93,30 @@ def number(x: Any) -> Array | None:
 
 def flat(buffer: Array | None) -> Array | None:
     """A buffer along one axis, in the same memory."""
-    return buffer if buffer is None or buffer.ndim == 1 else buffer.reshape(-1)
+    if buffer is None or buffer.ndim == 1:
+        return buffer
+    return (buffer if buffer.flags.c_contiguous else buffer.T).reshape(-1)
 
 
 def accepts(buffers: int, *args: Any, **flags: bool) -> bool:
-    """Float32 or float64 of one size in C order, and whatever is to be written may be."""
+    """Float32 or float64 of one size and without gaps, all by rows or all by columns; and whatever
+    is to be written may be.
+    """
     param, grad, *state = args[:buffers]
     dtype, shape = param.dtype, param.shape
-    if dtype not in FLOATS or grad.dtype != dtype or grad.shape != shape:
+    if dtype not in FLOATS:
         return False
-    if not (param.flags.carray and grad.flags.c_contiguous and grad.flags.aligned):
-        return False
-    for buffer in state:
-        if buffer is not None and not (
-            buffer.dtype == dtype and buffer.shape == shape and buffer.flags.carray
+    by_rows = param.flags.c_contiguous
+    for buffer in (param, grad, *state):
+        if buffer is None:
+            continue
+        flags = buffer.flags
+        if not (
+            buffer.dtype == dtype
+            and buffer.shape == shape
+            and (flags.c_contiguous if by_rows else flags.f_contiguous)
+            and flags.aligned
+            and (flags.writeable or buffer is grad)
         ):
             return False
     return True

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_bn.backend import Array
 from tinygrad_bn.capture.destinations import Call, Calls, prepared
@@ -36,7 +37,7 @@ class Memory:
         memory = arena.memory()
         self._arrays: dict[Value, Array] = {}
         for value, place in places.items():
-            self._arrays[value] = place.reshape(value.shape)
+            self._arrays[value] = as_strided(place, value.shape, value.strides)
         for value, offset in arena.offsets.items():
             self._arrays[value] = np.ndarray(
                 value.shape, value.dtype, memory, offset, layout(value)

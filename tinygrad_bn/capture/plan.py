@@ -60,14 +60,21 @@ def size_of(value: Value) -> int:
 
 def layout(value: Value) -> tuple[int, ...]:
     """The strides of a result: as it was traced if that has no gaps, else C order."""
-    order = sorted(range(len(value.shape)), key=lambda axis: -value.strides[axis])
-    step, strides = value.dtype.itemsize, [0] * len(order)
-    for axis in reversed(order):
-        strides[axis] = step
-        step *= value.shape[axis]
-    if all(a == b for a, b, n in zip(strides, value.strides, value.shape, strict=True) if n > 1):
+    if is_dense(value):
         return value.strides
     return np.empty(value.shape, np.void(value.dtype.itemsize).dtype).strides
+
+
+def is_dense(value: Value) -> bool:
+    """Whether a value's elements are neighbours in memory, in whatever order of its axes."""
+    axes = sorted(zip(value.strides, value.shape, strict=True))
+    step = value.dtype.itemsize
+    for stride, n in axes:
+        if n > 1:
+            if stride != step:
+                return False
+            step *= n
+    return True
 
 
 @dataclass
@@ -129,11 +136,10 @@ def homes(
             last == number
             and instructions[first].action is Action.MAKE
             and root.dtype == target.dtype
-            and value.shape == target.shape
             and math.prod(root.shape) == place.size
-            and place.flags.c_contiguous
-            and is_c_order(root)
-            and is_c_order(value)
+            and same_layout(value, target)
+            and is_dense(root)
+            and is_dense(value)
         )
         if fits and not touched(instructions[first:number], place):
             found[instruction] = root
@@ -141,14 +147,10 @@ def homes(
     return found
 
 
-def is_c_order(value: Value) -> bool:
-    """Whether a value lies in C order without gaps."""
-    step = value.dtype.itemsize
-    for n, stride in zip(reversed(value.shape), reversed(value.strides), strict=True):
-        if n > 1 and stride != step:
-            return False
-        step *= n
-    return True
+def same_layout(a: Value, b: Value) -> bool:
+    """Whether two values have one shape, and lie in memory alike."""
+    steps = zip(a.strides, b.strides, a.shape, strict=False)
+    return a.shape == b.shape and all(x == y for x, y, n in steps if n > 1)
 
 
 def touched(instructions: Sequence[Instruction], place: Array) -> bool:

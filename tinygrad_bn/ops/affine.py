@@ -4,18 +4,25 @@ end with a bias, or be taken beside the bias's gradient, one kernel does both.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.ops.dense import add_bias, column_sums
 
 
 @kernel_point
 def affine(backend: Backend, x: Array, weight: Array, bias: Array) -> Array:
     """x weightᵀ + bias, for x (N, I), weight (O, I) and bias (O,) of one dtype."""
     xp = backend.xp
-    return xp.matmul(x, xp.transpose(weight, (1, 0))) + bias
+    return add_bias(backend, xp.matmul(x, xp.transpose(weight, (1, 0))), bias)
 
 
 @kernel_point
 def affine_grad_parameters(backend: Backend, dy: Array, x: Array) -> tuple[Array, Array]:
     """dyᵀ x and the sum of the rows of dy: the gradients of weight and bias, for dy (N, O)."""
-    xp = backend.xp
-    return xp.matmul(xp.transpose(dy, (1, 0)), x), xp.sum(dy, axis=0)
+    return weight_grad(backend.xp, dy, x), column_sums(backend, dy)
+
+
+def weight_grad(xp: Any, dy: Array, x: Array) -> Array:
+    """dyᵀ x, as the transpose of what lies in memory as the weights of layers do."""
+    return xp.transpose(xp.matmul(xp.transpose(x, (1, 0)), dy), (1, 0))

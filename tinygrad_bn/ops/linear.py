@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError, ShapeError
-from tinygrad_bn.ops.affine import affine, affine_grad_parameters
+from tinygrad_bn.ops.affine import affine, affine_grad_parameters, weight_grad
 from tinygrad_bn.ops.autocasting import under_autocast
+from tinygrad_bn.ops.dense import column_sums
 from tinygrad_bn.ops.promotion import is_floating, pair, require_tensor
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class Linear(Function):
         if self.needs[1] and self.needs[2]:
             dweight, dbias = affine_grad_parameters(self.backend, dy, self.x)
         elif self.needs[1]:
-            dweight = xp.matmul(transposed(xp, dy), self.x)
+            dweight = weight_grad(xp, dy, self.x)
         elif self.needs[2]:
-            dbias = xp.sum(dy, axis=0)
+            dbias = column_sums(self.backend, dy)
         return dx, dweight, dbias
 
 

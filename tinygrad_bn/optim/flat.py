@@ -37,8 +37,8 @@ class Bucket:
     """The parameters of one group that share a dtype and a device.
 
     Their arrays become views of ``values``, and their gradients are written to views of ``grads``;
-    each begins on its own cache line. Tensors that shared a parameter's memory before keep the old
-    memory.
+    each begins on its own cache line, and a matrix that was laid out by columns still is. Tensors
+    that shared a parameter's memory before keep the old memory.
 
     Attributes
     ----------
@@ -57,6 +57,7 @@ class Bucket:
         self.dtype: np.dtype[Any] = first.array.dtype
         self.separately = separately
         self.shapes = [p.array.shape for p in params]
+        self.by_columns = [is_by_columns(p.array) for p in params]
         self.bounds: list[tuple[int, int]] = []
         end, line = 0, ALIGNMENT // self.dtype.itemsize
         for p in params:
@@ -78,10 +79,14 @@ class Bucket:
 
     def split(self, buffer: Array) -> list[Array]:
         """A view of each parameter's part, in its shape."""
-        return [
-            self.backend.xp.reshape(buffer[start:end], shape)
-            for shape, (start, end) in zip(self.shapes, self.bounds, strict=True)
-        ]
+        return [self.part(buffer[start:end], i) for i, (start, end) in enumerate(self.bounds)]
+
+    def part(self, flat: Array, i: int) -> Array:
+        """The part of a buffer that is parameter i's, in its shape."""
+        xp, shape = self.backend.xp, self.shapes[i]
+        if self.by_columns[i]:
+            return xp.transpose(xp.reshape(flat, shape[::-1]), (1, 0))
+        return xp.reshape(flat, shape)
 
     def arrange(self, entries: Sequence[Mapping[str, Any]], counters: Collection[str]) -> None:
         """Form the runs from saved state; ``counters`` names what is a single number."""
@@ -207,7 +212,7 @@ class Run:
         bounds = self.bucket.bounds
         flat = buffer[bounds[self.start][0] : bounds[self.stop - 1][1]]
         if self.bucket.separately:
-            return self.backend.xp.reshape(flat, self.bucket.shapes[self.start])
+            return self.bucket.part(flat, self.start)
         return flat
 
     def split(self, present: list[bool]) -> list[Run]:
@@ -291,6 +296,11 @@ class Run:
             for p, part in zip(self.params, parts[self.start : self.stop], strict=True):
                 entries[p][name] = part
         return entries
+
+
+def is_by_columns(x: Array) -> bool:
+    """Whether a matrix lies in memory as its transpose would."""
+    return bool(x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous)
 
 
 def option(group: Group, name: str) -> Any:
