@@ -139,12 +139,7 @@ class Library:
         """
         kernel = self.kernels[name]
         grid, block = sizes(name, grid, GRID_LIMITS), sizes(name, block, BLOCK_LIMITS)
-        if np.prod(block) > kernel.most_threads:
-            raise KernelFault(
-                f"{name}: expected at most {kernel.most_threads} threads, got a block of {block}"
-            )
-        if shared > most_shared:
-            raise KernelFault(f"{name}: {shared} bytes of shared memory, allowed are {most_shared}")
+        require_resources(name, int(np.prod(block)), kernel.most_threads, shared, most_shared)
         values, places, regions = laid_out(name, self.parameters[name], args)
         with _lock:
             launched.add(name)
@@ -164,6 +159,16 @@ class Library:
             )
         if problem is not None:
             raise KernelFault(f"{name}: {explained(problem.decode(), places, args)}")
+
+
+def require_resources(
+    name: str, threads: int, most_threads: int, shared: int, most_shared: int
+) -> None:
+    """Refuse a block that is larger than its kernel was compiled for."""
+    if threads > most_threads:
+        raise KernelFault(f"{name}: expected blocks of up to {most_threads} threads, got {threads}")
+    if shared > most_shared:
+        raise KernelFault(f"{name}: {shared} bytes of shared memory, allowed are {most_shared}")
 
 
 def sizes(name: str, given: tuple[int, ...], limits: tuple[int, ...]) -> tuple[int, ...]:

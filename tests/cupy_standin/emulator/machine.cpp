@@ -18,6 +18,7 @@
 namespace {
 
 constexpr unsigned WARP = 32, MOST_THREADS = 1024, MOST_SHARED = 256 << 10;
+constexpr int MOST_ARGUMENTS = 512;  // 4096 bytes of them are allowed
 
 enum class State : unsigned char { ready, at_block_barrier, at_warp_barrier, done };
 
@@ -226,6 +227,15 @@ void run_blocks(unsigned seed, size_t arena_bytes, const Shared& shared) {
     delete[] order;
 }
 
+void begin(size_t arena_bytes, unsigned seed) {
+    if (!stacks) stacks = stacks_for(MOST_THREADS);
+    if (!end_of_arena) end_of_arena = end_of_guarded(MOST_SHARED, PAGE);
+    emu_arena = end_of_arena - arena_bytes;
+    count = emu_threads.x * emu_threads.y * emu_threads.z;
+    random_state = seed;
+    failed = in_fiber = false;
+}
+
 }  // namespace
 
 extern "C" {
@@ -277,25 +287,19 @@ const char* emu_launch(const Kernel* which, const unsigned* grid, const unsigned
                        size_t arena_bytes, int argument_count, unsigned long long* values,
                        const int* places, Region* regions, int region_count, void* anchor,
                        unsigned seed, double seconds) {
-    if (!stacks) stacks = stacks_for(MOST_THREADS);
-    if (!end_of_arena) end_of_arena = end_of_guarded(MOST_SHARED, PAGE);
     Memory copies(regions, region_count, PAGE);
-    void* pointers[64];
+    void* pointers[MOST_ARGUMENTS];
     for (int i = 0; i < argument_count; ++i) {
-        if (places[i] >= 0)
-            values[i] += reinterpret_cast<uintptr_t>(regions[places[i]].copy);
+        if (places[i] >= 0) values[i] += reinterpret_cast<uintptr_t>(regions[places[i]].copy);
         pointers[i] = &values[i];
     }
     kernel = which;
     arguments = pointers;
     memory = &copies;
-    arena_bytes = (arena_bytes + 15) / 16 * 16;
-    emu_arena = end_of_arena - arena_bytes;
     emu_blocks = {grid[0], grid[1], grid[2]};
     emu_threads = {block[0], block[1], block[2]};
-    count = block[0] * block[1] * block[2];
-    random_state = seed;
-    failed = in_fiber = false;
+    arena_bytes = (arena_bytes + 15) / 16 * 16;
+    begin(arena_bytes, seed);
     Shared shared{anchor, nullptr, 0};
     dl_iterate_phdr(find_shared, &shared);
     {
