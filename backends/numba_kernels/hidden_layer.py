@@ -123,9 +123,8 @@ def two_like(x: Array, *rest: Any) -> tuple[Array, ...]:
 
 
 def accepts(x: Array, *rest: Any) -> bool:
-    """Float32 or float64 in C order."""
-    flags = x.flags
-    return bool(x.dtype in FLOATS and flags.c_contiguous and flags.aligned)
+    """Float32 or float64 in C order, which may be written to."""
+    return bool(x.dtype in FLOATS and x.flags.carray)
 
 
 def accepts_bias(x: Array, bias: Array) -> bool:

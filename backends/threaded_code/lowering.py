@@ -87,9 +87,11 @@ def total(
     """The calls that add up over the first axes or the last as NumPy does, which begins with zero:
     neighbours it sums by pairs, and rows one after the other.
     """
-    if dtype not in (None, x.dtype) or x.dtype != out.dtype or not x.size:
+    if not x.size or x.dtype.char not in "fd" or dtype not in (None, out.dtype):
         return None
-    if not (x.flags.c_contiguous and out.flags.c_contiguous and x.dtype.char in "fd"):
+    if x.dtype != out.dtype:
+        return widened_total(x, axis, out)
+    if not (x.flags.c_contiguous and out.flags.c_contiguous):
         return None
     axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
     long = [i for i in range(x.ndim) if x.shape[i] > 1]
@@ -102,4 +104,21 @@ def total(
         return None
     place = np.broadcast_to(sums, rows.shape)
     calls = copy(out, np.zeros((), out.dtype)), loop_call(np.add, (place, rows), place)
+    return None if None in calls else cast("Sequence[NativeCall]", calls)
+
+
+def widened_total(x: Array, axis: Any, out: Array) -> Sequence[NativeCall] | None:
+    """The same of float32 in float64, over all of x: NumPy converts and adds a buffer at a time."""
+    if axis is not None or x.dtype.char != "f" or out.dtype.char != "d":
+        return None
+    if not x.flags.c_contiguous:
+        return None
+    wide = np.empty(x.size, out.dtype)
+    buffers = [wide[i : i + np.getbufsize()] for i in range(0, x.size, np.getbufsize())]
+    places = [np.broadcast_to(out.reshape(1), part.shape) for part in buffers]
+    calls = [
+        copy(out, np.zeros((), out.dtype)),
+        compiled_call(converted, (x.reshape(-1), wide)),
+        *(loop_call(np.add, (p, part), p) for p, part in zip(places, buffers, strict=True)),
+    ]
     return None if None in calls else cast("Sequence[NativeCall]", calls)

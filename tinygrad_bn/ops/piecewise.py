@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops import dense
 from tinygrad_bn.ops.activation import Activation, activate, require_floats
 from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.precision import narrow, wide
@@ -25,11 +26,11 @@ class Relu(Function):
     """max(x, 0)."""
 
     def forward(self, x: Array) -> Array:
-        self.x = x
-        return self.xp.maximum(x, 0)
+        y = self.y = dense.relu(self.backend, x)
+        return y
 
     def backward(self, dy: Array, /) -> Array:
-        return dy * (self.x > 0)
+        return dense.relu_grad(self.backend, dy, self.y)
 
 
 class LeakyRelu(Activation):
