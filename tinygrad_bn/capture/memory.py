@@ -16,6 +16,7 @@ from tinygrad_bn.capture.destinations import Call, Calls, prepared
 from tinygrad_bn.capture.plan import Arena, layout
 from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
 from tinygrad_bn.errors import CaptureError
+from tinygrad_bn.optim.flat import Bucket
 
 if TYPE_CHECKING:
     from tinygrad_bn.capture.program import Program
@@ -80,7 +81,8 @@ class Memory:
                 stretch += native
                 sources += [instruction] * len(native)
                 continue
-            close()
+            if not (self._calls == [] and is_early(instruction)):
+                close()
             self.by_python.add(instruction)
             if moving:
                 self._moving.append((instruction, len(self._calls)))
@@ -165,6 +167,13 @@ class Memory:
         for function, args in self._calls:
             function(*args)
         return [self.backend.copy(self._resolved(value)) for value in self.outputs]
+
+
+def is_early(instruction: Instruction) -> bool:
+    """Whether a call in Python may as well come first, if none comes before it: an optimizer reads
+    its options again, which no machine code knows of.
+    """
+    return getattr(instruction.function, "__func__", None) is Bucket.reread
 
 
 def like(value: Value) -> Array:
