@@ -144,8 +144,11 @@ def accepts_relu(
     return accepts_both(dy, x) and of_floats(weight, bias)
 
 
-def accepts_whole(x: Array, weight: Array | None, bias: Array | None, *rest: Any) -> bool:
-    return accepts(x) and of_floats(weight, bias)
+def accepts_whole(
+    x: Array, weight: Array | None, bias: Array | None, mask: Array | None, eps: Any, relu: bool
+) -> bool:
+    """Such an x, such parameters, and an ε that is a number."""
+    return accepts(x) and of_floats(weight, bias) and isinstance(eps, (float, int))
 
 
 KERNELS = {

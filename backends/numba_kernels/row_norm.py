@@ -60,9 +60,11 @@ def whole_row_norm(
     return loops(x).whole, (x, weight, bias, float(eps), *outs)
 
 
-def whole_rms_norm(outs: tuple[Array, ...], x: Array, weight: Array | None, eps: float) -> Call:
+def whole_rms_norm(
+    outs: tuple[Array, ...], x: Array, weight: Array | None, bias: Array | None, eps: float
+) -> Call:
     y, *statistics = outs
-    return loops(x).whole, (x, weight, None, float(eps), y, None, *statistics)
+    return loops(x).whole, (x, weight, bias, float(eps), y, None, *statistics)
 
 
 def whole_row_norm_grad(outs: tuple[Array, ...], dy: Array, x: Array, *known: Any) -> Call:
@@ -99,8 +101,8 @@ def of_whole_grad(x: Array, *rest: Any) -> tuple[Array, ...]:
     return *like(x), *of_channels(x)
 
 
-def accepts_rms(x: Array, weight: Array | None, eps: float) -> bool:
-    return accepts_whole(x, weight, None)
+def accepts_row_norm(x: Array, weight: Array | None, bias: Array | None, eps: Any) -> bool:
+    return accepts_whole(x, weight, bias, None, eps, False)
 
 
 KERNELS = {
@@ -109,7 +111,7 @@ KERNELS = {
     "row_normalize": in_one_call(like, row_normalize, accepts_affine),
     "row_grad_sums": in_one_call(of_channels, row_grad_sums, accepts_both),
     "row_grad_input": in_one_call(like, row_grad_input, accepts_gradient),
-    "whole_row_norm": in_one_call(of_whole, whole_row_norm, accepts_whole),
-    "whole_rms_norm": in_one_call(of_whole_rms, whole_rms_norm, accepts_rms),
+    "whole_row_norm": in_one_call(of_whole, whole_row_norm, accepts_row_norm),
+    "whole_rms_norm": in_one_call(of_whole_rms, whole_rms_norm, accepts_row_norm),
     "whole_row_norm_grad": in_one_call(of_whole_grad, whole_row_norm_grad, accepts_gradient),
 }

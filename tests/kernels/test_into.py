@@ -80,7 +80,7 @@ def row(phase: str, space: int, dtype: Any, known: bool, centred: bool) -> Any:
             "grad_sums": (dy, x, mean, rstd),
             "grad_input": (dy, x, mean, rstd, weight),
             "row_norm": (x, weight, bias, 1e-5),
-            "rms_norm": (x, weight, 1e-5),
+            "rms_norm": (x, weight, bias, 1e-5),
             "row_norm_grad": (dy, x, mean, rstd, weight),
         }[phase]
 

@@ -75,8 +75,8 @@ def test_whole_row_norm_is_its_phases_one_after_the_other(rows):
     if rows.centred:
         y, mean, var, rstd = kernel("whole_row_norm", x, weight, bias, eps)
     else:
-        bias = mean = None
-        y, var, rstd = kernel("whole_rms_norm", x, weight, eps)
+        mean = None
+        y, var, rstd = kernel("whole_rms_norm", x, weight, bias, eps)
     wanted_mean, wanted_var, _ = rows.statistics(kernel)
     if rows.centred:
         np.testing.assert_allclose(mean, wanted_mean, rtol=1e-13, atol=1e-13 * rows.scale)

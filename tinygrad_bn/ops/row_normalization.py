@@ -68,7 +68,7 @@ class RowNorm(Function):
             y, self.mean, self.var, self.rstd = whole_row_norm(self.backend, x, weight, bias, eps)
         else:
             self.mean = None
-            y, self.var, self.rstd = whole_rms_norm(self.backend, x, weight, eps)
+            y, self.var, self.rstd = whole_rms_norm(self.backend, x, weight, bias, eps)
         return xp.reshape(y, self.shape)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:

@@ -68,7 +68,7 @@ def whole_batch_norm_grad(
 
 @kernel_point
 def whole_row_norm(
-    backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: float
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: Array | float
 ) -> tuple[Array, Array, Array, Array]:
     """x (N, G, K, S) by the statistics of its rows; mean, variance and rstd, (N, G) each."""
     mean, var = row_moments(backend, x)
@@ -78,12 +78,12 @@ def whole_row_norm(
 
 @kernel_point
 def whole_rms_norm(
-    backend: Backend, x: Array, weight: Array | None, eps: float
+    backend: Backend, x: Array, weight: Array | None, bias: Array | None, eps: Array | float
 ) -> tuple[Array, Array, Array]:
     """x (N, G, K, S) by the root of its rows' mean square; that and rstd, (N, G) each."""
     square = row_mean_square(backend, x)
     rstd = 1 / backend.xp.sqrt(square + eps)
-    return row_normalize(backend, x, None, rstd, weight, None), square, rstd
+    return row_normalize(backend, x, None, rstd, weight, bias), square, rstd
 
 
 @kernel_point
