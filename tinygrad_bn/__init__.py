@@ -61,6 +61,8 @@ from tinygrad_bn.random import default_generator as default_generator
 from tinygrad_bn.tensors import Buffer as Buffer
 from tinygrad_bn.tensors import Parameter as Parameter
 from tinygrad_bn.tensors import Tensor as Tensor
+from tinygrad_bn.threads import get_num_threads as get_num_threads
+from tinygrad_bn.threads import set_num_threads as set_num_threads
 
 if _TYPE_CHECKING:
     from tinygrad_bn import amp as amp
