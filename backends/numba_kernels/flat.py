@@ -110,13 +110,13 @@ def accepts(buffers: int, *args: Any, **flags: bool) -> bool:
     for buffer in (param, grad, *state):
         if buffer is None:
             continue
-        flags = buffer.flags
+        how = buffer.flags
         if not (
             buffer.dtype == dtype
             and buffer.shape == shape
-            and (flags.c_contiguous if by_rows else flags.f_contiguous)
-            and flags.aligned
-            and (flags.writeable or buffer is grad)
+            and (how.c_contiguous if by_rows else how.f_contiguous)
+            and how.aligned
+            and (how.writeable or buffer is grad)
         ):
             return False
     return True
