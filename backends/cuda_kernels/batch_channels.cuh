@@ -7,7 +7,7 @@
 
 #include "channels.cuh"
 
-// y = (x - hi) scale + level.
+// y = (x - hi) scale + level; forward and backward get the same bits.
 struct Affine {
     float hi, scale, level;
 
@@ -15,7 +15,7 @@ struct Affine {
         const double a = rstd * weight;
         hi = static_cast<float>(mean);
         scale = static_cast<float>(a);
-        level = static_cast<float>(bias - (mean - hi) * a);
+        level = static_cast<float>(fma(hi - mean, a, static_cast<double>(bias)));
     }
 
     __device__ __forceinline__ float operator()(float x) const {

@@ -11,6 +11,7 @@ import pytest
 from tests.cuda.emulated import launch
 from tests.cupy_standin import KernelFault, count_traffic, other_machine, thread_order
 from tests.cupy_standin.emulator import building, launching
+from tests.two_backends import only_stand_in
 
 ORDERS = range(6)
 
@@ -235,6 +236,7 @@ class TestArguments:
                 shared=shared,
             )  # fmt: skip
 
+    @only_stand_in
     def test_arrays_are_those_of_the_device(self) -> None:
         import cupy
 
