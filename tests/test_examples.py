@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+RESULTS = sorted((ROOT / "examples" / "results").glob("*.json"))
 
 
 def run(name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -105,3 +107,31 @@ def test_batch_norm_inside_of_an_lstm_is_ahead_at_equal_steps():
     last = {name: float(re.findall(r"[\d.]+", row)[-1]) for name, row in rows}
     assert last["BatchNormLSTM"] > 80  # 86 here; rounding in another order moves it by a point
     assert last["BatchNormLSTM"] > last["LSTM"] + 2
+
+
+@pytest.mark.parametrize("name", ["10", "11"])
+def test_networks_of_images_are_ahead_with_batch_norm(name, tmp_path):
+    """After few steps, from the same weights: by 2 points and by 16 when it was written."""
+    out = tmp_path / "curves.json"
+    printed = run(name, "--quick", "--out", str(out)).stdout
+    rows = dict(
+        re.findall(r"^seed 0, (with batch norm|without) +([\d. ]+)$", printed, re.MULTILINE)
+    )
+    last = {kind: float(row.split()[-1]) for kind, row in rows.items()}
+    assert last["with batch norm"] > 80
+    assert last["with batch norm"] > last["without"]
+    curves = json.loads(out.read_text())["accuracy in %"]
+    assert {kind: round(runs[0][-1], 2) for kind, runs in curves.items()} == last
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "results").glob("*.json")), ids=lambda p: p.name
+)
+def test_results_are_what_the_page_says(path):
+    """Its tables are those of the curves beside it."""
+    page = (ROOT / "examples" / "README.md").read_text()
+    result = json.loads(path.read_text())
+    for name, runs in result["accuracy in %"].items():
+        ends = [run[-1] for run in runs]
+        mean, lowest = sum(ends) / len(ends), min(ends)
+        assert re.search(rf"\| {name} \|.*\| {mean:.2f} \| {lowest:.2f} \|", page)
