@@ -7,16 +7,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from .assembly import NativeCall
 
 SCRATCH = np.zeros(16, np.int64)
-"""Where functions leave results that nobody reads, and descriptions of exceptions."""
+"""Where functions leave the None that they return, and descriptions of exceptions: nobody reads it,
+so all threads may write there."""
 
 
 def compiled_call(function: Any, args: tuple[Any, ...]) -> NativeCall | None:
     """The call of a compiled function, without Python; None if it takes anything but arrays,
-    numbers and None.
+    numbers and None, or returns something.
     """
     if not hasattr(function, "overloads"):
         return None
@@ -30,6 +32,8 @@ def compiled_call(function: Any, args: tuple[Any, ...]) -> NativeCall | None:
     if signature not in function.overloads:
         function.compile(signature)
     compiled = function.overloads[signature]
+    if compiled.signature.return_type != types.none:
+        return None
     described, convention = compiled.fndesc, compiled.target_context.call_conv
     kind = convention.get_function_type(described.restype, described.argtypes)
     if len(kind.args) != len(flat) + 2:

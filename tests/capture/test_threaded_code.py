@@ -177,3 +177,12 @@ def test_inputs_may_be_elsewhere_at_every_run():
 def test_functions_of_other_arguments_are_left_to_python():
     assert machine_code(refuses_negative, ((1.0, 2.0),)) is None
     assert machine_code(len, (np.ones(3),)) is None
+
+
+@numba.njit
+def first(x):
+    return x[0]
+
+
+def test_functions_that_return_something_are_left_to_python():
+    assert machine_code(first, (np.ones(3),)) is None
