@@ -25,6 +25,9 @@ TYPES = {"float32": "float", "float16": "f16", "bfloat16": "bf16", "float64": "d
 """The dtypes of NumPy and what ``numbers.cuh`` calls them."""
 
 VECTOR_BYTES = 16
+PER_THREAD_STREAM = 2
+"""cudaStreamPerThread: one number for a stream of each thread."""
+
 NULL = np.uint64(0)
 """The null pointer: CuPy has none for a kernel, and takes None for something else."""
 
@@ -127,7 +130,7 @@ def multiprocessors(device: int) -> int:
 
 
 @cache
-def _kept_tickets(device: int, stream: int, count: int) -> Array:
+def _kept_tickets(device: int, stream: int, thread: int, count: int) -> Array:
     return cupy.zeros(count, np.uint32)
 
 
@@ -141,7 +144,8 @@ def tickets(count: int) -> Array:
     if stream.is_capturing():
         return cupy.zeros(count, np.uint32)
     room = max(1024, 1 << (count - 1).bit_length())
-    return _kept_tickets(cupy.cuda.runtime.getDevice(), stream.ptr, room)
+    thread = threading.get_ident() if stream.ptr == PER_THREAD_STREAM else 0
+    return _kept_tickets(cupy.cuda.runtime.getDevice(), stream.ptr, thread, room)
 
 
 def vector_width(*arrays: Array, along: int, most: int = VECTOR_BYTES) -> int:

@@ -119,6 +119,24 @@ class TestTickets:
             assert other is not usual
 
     @only_stand_in
+    def test_a_thread_has_its_own_in_the_stream_that_each_thread_has(self) -> None:
+        import cupy
+
+        found = []
+
+        def take() -> None:
+            with GPU.guard, cupy.cuda.Stream.ptds:
+                found.append(compilation.tickets(1))
+
+        take()
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+        take()
+        assert found[2] is found[0]
+        assert found[1] is not found[0]
+
+    @only_stand_in
     def test_what_is_captured_has_its_own(self) -> None:
         with GPU.guard, capturing():
             first, second = compilation.tickets(3), compilation.tickets(3)
