@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import threading
 from typing import Any
@@ -13,6 +15,7 @@ from tinygrad_bn.backends.cuda_kernels import FAMILIES, Kernels, compilation
 from tests import cupy_standin
 from tests.cupy_standin.streams import capturing
 from tests.two_backends import GPU, only_stand_in
+from tinygrad_bn import ops, optim
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
 from tinygrad_bn.errors import BackendError
 
@@ -164,8 +167,9 @@ def test_vectors_where_all_is_aligned() -> None:
 
 class TestFamilies:
     def test_every_kernel_is_one_of_a_kernel_point(self) -> None:
-        import tinygrad_bn  # noqa: F401  # which declares them
-
+        for package in (ops, optim):  # which declare them
+            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+                importlib.import_module(module.name)
         kernels = Kernels()
         for name in FAMILIES:
             assert name in KERNEL_POINTS
