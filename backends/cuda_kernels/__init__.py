@@ -24,6 +24,18 @@ FAMILIES = {
     "whole_batch_norm": "batch_norm",
     "whole_batch_norm_grad": "batch_norm",
     "moving_average": "batch_norm",
+    "sgd_update": "optimizers",
+    "momentum_update": "optimizers",
+    "lion_update": "optimizers",
+    "schedule_free_sgd_update": "optimizers",
+    "schedule_free_adamw_update": "optimizers",
+    "adam_update": "optimizers",
+    "adamax_update": "optimizers",
+    "nadam_update": "optimizers",
+    "radam_update": "optimizers",
+    "adagrad_update": "optimizers",
+    "adadelta_update": "optimizers",
+    "rmsprop_update": "optimizers",
 }
 """The file of each kernel point's kernel."""
 
