@@ -4,10 +4,12 @@ interpreter's lock.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +32,30 @@ def compiled(function: F, **options: Any) -> F:
 def inlined(function: F) -> F:
     """The same, for parts of kernels: a call would stand in the way of vectors."""
     return compiled(function, forceinline=True)
+
+
+class Announcement(event.Listener):
+    """Says, when the first kernel is compiled, why a step takes seconds; once, as a warning of the
+    logger ``tinygrad_bn``.
+    """
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        """A function is about to be compiled, which was in no cache."""
+        name = getattr(event.data.get("dispatcher"), "py_func", object).__module__
+        if self.said or not name.startswith(__package__):
+            return
+        self.said = True
+        logging.getLogger("tinygrad_bn").warning(
+            "compiling kernels for this machine: once, then they are in a cache on disk"
+        )
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
+event.register("numba:compile", Announcement())
 
 
 def _plus(total: Any, term: Any) -> Any:

@@ -1,0 +1,34 @@
+"""Whoever waits for kernels to be compiled is told so, once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba")
+
+STEP = """
+import tinygrad_bn as tg
+x = tg.ones(4, 3, requires_grad=True)
+for _ in range(2):
+    x.relu().sum().backward()
+"""
+
+
+def said(cache: Path) -> list[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run(
+        [sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stderr.splitlines()
+
+
+def test_an_empty_cache_is_told_of_and_a_full_one_is_not(tmp_path: Path) -> None:
+    assert said(tmp_path) == [
+        "compiling kernels for this machine: once, then they are in a cache on disk"
+    ]
+    assert said(tmp_path) == []
