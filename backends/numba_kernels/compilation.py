@@ -48,7 +48,7 @@ class Announcement(event.Listener):
             return
         self.said = True
         logging.getLogger("tinygrad_bn").warning(
-            "compiling kernels for this machine: once, then they are in a cache on disk"
+            "tinygrad_bn compiles kernels for this machine: once, then a cache on disk has them"
         )
 
     def on_end(self, event: Any) -> None:

@@ -29,6 +29,6 @@ def said(cache: Path) -> list[str]:
 
 def test_an_empty_cache_is_told_of_and_a_full_one_is_not(tmp_path: Path) -> None:
     assert said(tmp_path) == [
-        "compiling kernels for this machine: once, then they are in a cache on disk"
+        "tinygrad_bn compiles kernels for this machine: once, then a cache on disk has them"
     ]
     assert said(tmp_path) == []
