@@ -36,6 +36,12 @@ FAMILIES = {
     "adagrad_update": "optimizers",
     "adadelta_update": "optimizers",
     "rmsprop_update": "optimizers",
+    "add_bias": "dense",
+    "column_sums": "dense",
+    "relu": "dense",
+    "relu_grad": "dense",
+    "philox_words": "random_words",
+    "dropped": "random_words",
 }
 """The file of each kernel point's kernel."""
 
