@@ -305,14 +305,18 @@ def _backend_of(spec: str) -> Backend:
 
 
 def backend_for(device: object = None) -> Backend:
-    """The backend of ``device``, or of the default device.
+    """The backend of ``device``, or of the default device; of ``"cuda"``, the GPU that is the
+    default device, if one is, else the first.
 
     Raises
     ------
     BackendError
         If the device is unknown, absent, or its library is not installed.
     """
-    return _backend_of(str(config.get_default_device() if device is None else device))
+    default = config.get_default_device()
+    if device is None or (device == "cuda" and default != "cpu"):
+        return _backend_of(default)
+    return _backend_of(str(device))
 
 
 def backend_of_pointer(pointer: int) -> Backend:

@@ -16,11 +16,13 @@ from .streams import get_current_stream
 from .ufuncs import UFUNCS
 
 AS_NUMPY = (
-    "all", "any", "arange", "astype", "broadcast_to", "concatenate", "expand_dims", "eye", "flip",
-    "full", "full_like", "moveaxis", "ones", "ones_like", "pad", "repeat", "result_type", "roll",
-    "squeeze", "stack", "swapaxes", "tile", "transpose", "zeros", "zeros_like",
+    "all", "any", "arange", "astype", "concatenate", "eye", "flip", "full", "full_like", "ones",
+    "ones_like", "pad", "repeat", "result_type", "roll", "stack", "tile", "zeros", "zeros_like",
 )  # fmt: skip
 """What NumPy does just as CuPy would."""
+
+VIEWS = ("broadcast_to", "expand_dims", "moveaxis", "squeeze", "swapaxes", "transpose")
+"""What sees memory anew, for which no device has work to do."""
 
 REDUCTIONS = ("sum", "prod", "mean", "cumsum", "max", "min", "argmax", "argmin")
 
@@ -37,6 +39,20 @@ def checked(name: str, function: Callable[..., Any] | None = None) -> Callable[.
         with np.errstate(all="ignore"):
             result = inner(*(host_of(x) for x in args), **given)
         return view_of(args[0], result) if args and isinstance(args[0], ndarray) else wrap(result)
+
+    return run
+
+
+def view(name: str) -> Callable[..., Any]:
+    """NumPy's function of this name, also where another device is current than the array's."""
+    expected, inner = signature(name), getattr(np, name)
+
+    @wraps(inner)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        a, *rest = expected.bind(*args, **kwargs).args
+        if not isinstance(a, ndarray):
+            raise TypeError(f"Unsupported type {type(a)}")
+        return view_of(a, inner(a._a, *rest))
 
     return run
 
@@ -254,6 +270,7 @@ OWN = (
 )  # fmt: skip
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: checked(name) for name in AS_NUMPY},
+    **{name: view(name) for name in VIEWS},
     **{name: reduction(name) for name in REDUCTIONS},
     **{name: ordering(name) for name in ("sort", "argsort")},
     **{name: triangle(name) for name in ("tril", "triu")},

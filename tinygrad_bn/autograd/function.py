@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import Any, ClassVar, NoReturn
 
+from tinygrad_bn.autograd.destinations import computed_in
 from tinygrad_bn.autograd.variable import Stamp, Variable, clock
-from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.backend import Array, Backend, KernelPoint
 from tinygrad_bn.config import anomaly_mode, grad_mode, where
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError
 
@@ -17,7 +19,7 @@ new = object.__new__
 """A tensor without its __init__, which would look for data to copy."""
 
 recording, hunting = grad_mode.get, anomaly_mode.get
-ALONE, NOT_ALONE = (True,), (False,)
+seen = attrgetter("array", "backend", "requires_grad")
 
 
 class Function:
@@ -50,17 +52,27 @@ class Function:
     tensors.
     """
 
+    destined: ClassVar[bool] = False
+    """Whether backward leaves gradients in ``places``."""
+
     backend: Backend
+    origin: Backend | None = None
+    """Whose arrays the inputs are, where those of the outputs are another's."""
     xp: Any
     inputs: tuple[Any, ...] | None = None
     attributes: dict[str, Any]
     needs: Sequence[bool]
     """Which inputs want a gradient: backward may return None for the others."""
-    born: int
+    born: int = 0
+    """When it was recorded; 0 when it is not any more."""
     stamps: tuple[Stamp, ...] = ()
     outputs: tuple[tuple[tuple[int, ...], Any], ...] | None = None
     """Shape and dtype of each output where forward returned a tuple; None for a single one."""
     hooks: list[tuple[int, Any]] | None = None
+    places: Sequence[Array | None] | None = None
+    """Where the gradients of inputs are kept, while a walk runs a ``destined`` backward: what
+    leaves one there returns the place.
+    """
     trace: str = ""
 
     def forward(self, *arrays: Any, **attributes: Any) -> Any:
@@ -84,30 +96,23 @@ class Function:
         DtypeError
             If an input is neither a tensor nor a number.
         """
-        node = cls()
         if len(inputs) == 1 and isinstance(inputs[0], Variable):  # most often, and worth a path
             only = inputs[0]
-            backend = only.backend
-            arrays: Sequence[Any] = (only.array,)
-            tracked = only.requires_grad and recording()
-            node.needs = ALONE if tracked else NOT_ALONE
+            backend, arrays = only.backend, (only.array,)
+            needs: tuple[bool, ...] = (only.requires_grad,)
         else:
             backend, arrays, needs = cls.arrays_of(inputs)
-            tracked = True in needs and recording()
-            node.needs = needs if tracked else [False] * len(needs)
-        node.backend = backend
-        node.xp = backend.xp
+        node = cls()
+        node.backend, node.xp = backend, backend.xp
+        tracked = True in needs and recording()
+        node.needs = needs if tracked else (False,) * len(needs)
         if backend.guard is not None:
             with backend.guard:
                 result = node.forward(*arrays, **attributes)
-        elif attributes:
-            result = node.forward(*arrays, **attributes)
         else:
-            result = node.forward(*arrays)
+            result = node.forward(*arrays, **attributes)
         if tracked:
-            node.inputs = inputs
-            node.attributes = attributes
-            node.born = clock()
+            node.inputs, node.attributes, node.born = inputs, attributes, clock()
             if hunting():
                 node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
         if result.__class__ is tuple or node.backend is not backend:
@@ -116,22 +121,37 @@ class Function:
         out.array = result if result.__class__ is backend.array_type else backend.asarray(result)
         out.backend = backend
         if tracked:
-            out.creator = node
-            out.requires_grad = True
+            out.creator, out.requires_grad = node, True
         if cls.view:
             out._stamp = inputs[0].stamp
         return out
 
     @classmethod
-    def arrays_of(cls, inputs: tuple[Any, ...]) -> tuple[Backend, Sequence[Any], list[bool]]:
+    def arrays_of(
+        cls, inputs: tuple[Any, ...]
+    ) -> tuple[Backend, tuple[Any, ...], tuple[bool, ...]]:
         """The backend of the inputs, their arrays or numbers, and whether they want a gradient."""
         if len(inputs) == 2:
             a, b = inputs
             if isinstance(a, Variable) and isinstance(b, Variable) and a.backend is b.backend:
-                return a.backend, (a.array, b.array), [a.requires_grad, b.requires_grad]
+                return a.backend, (a.array, b.array), (a.requires_grad, b.requires_grad)
+            return cls.arrays_and_numbers(inputs)
+        try:
+            arrays, backends, needs = zip(*map(seen, inputs), strict=True)
+        except (AttributeError, ValueError):  # something else among them, or nothing
+            return cls.arrays_and_numbers(inputs)
+        if len({*backends}) == 1:
+            return backends[0], arrays, needs
+        return cls.arrays_and_numbers(inputs)
+
+    @classmethod
+    def arrays_and_numbers(
+        cls, inputs: tuple[Any, ...]
+    ) -> tuple[Backend, tuple[Any, ...], tuple[bool, ...]]:
+        """The same with numbers and None among them."""
         backend = None
-        arrays = []
-        needs = []
+        arrays: list[Any] = []
+        needs: list[bool] = []
         for x in inputs:
             if isinstance(x, Variable):
                 if backend is None:
@@ -152,32 +172,61 @@ class Function:
                 )
         if backend is None:
             raise DtypeError(f"{cls.__name__} expected at least one tensor")
-        return backend, arrays, needs
+        return backend, tuple(arrays), tuple(needs)
 
     def wrapped(self, source: Any, results: Any, tracked: bool) -> Any:
         """Tensors around several outputs, or around one on the device that it was moved to.
 
         Those of integers and booleans have no gradient, nor have auxiliary ones.
         """
+        if self.auxiliary:
+            return self.first_of(results, tracked)
         tensors = []
         for position, result in enumerate(results if isinstance(results, tuple) else (results,)):
             out = Variable.tensor_class.wrap(self.backend.asarray(result), self.backend)
-            differentiable = out.array.dtype.kind in "fV" and not (self.auxiliary and position)
-            if tracked and differentiable:
+            if tracked and out.array.dtype.kind in "fV":
                 out.creator, out.requires_grad, out.output = self, True, position
             if self.view:
                 out.share(source)
             tensors.append(out)
         if not isinstance(results, tuple):
             return tensors[0]
-        if tracked and not self.auxiliary:
+        if tracked:
             self.outputs = tuple((t.array.shape, t.array.dtype) for t in tensors)
+        return tuple(tensors)
+
+    def first_of(self, results: tuple[Any, ...], tracked: bool) -> tuple[Any, ...]:
+        """Tensors around outputs of which the first alone has a gradient."""
+        backend, kind = self.backend, Variable.tensor_class
+        tensors = []
+        for array in results:
+            out = new(kind)
+            out.array = array if array.__class__ is backend.array_type else backend.asarray(array)
+            out.backend = backend
+            tensors.append(out)
+        if tracked:
+            tensors[0].creator, tensors[0].requires_grad = self, True
         return tuple(tensors)
 
     @property
     def name(self) -> str:
         """What the operation is called in messages."""
         return type(self).__name__
+
+    def placed(self, position: int, point: KernelPoint[..., Array], *args: Any) -> Array:
+        """What a kernel point computes, as the gradient of an input: in its place if it has one."""
+        place = None if self.places is None else self.places[position]
+        if place is None:
+            return point(self.backend, *args)
+        return computed_in(place, point, self.backend, *args)
+
+    def intact(self) -> bool:
+        """Whether no memory of its inputs and outputs was overwritten since."""
+        born = self.born
+        for x in self.inputs or ():
+            if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > born:
+                return False
+        return all(stamp.written <= born for stamp in self.stamps)
 
     def require_intact(self) -> None:
         """Refuse if what this node kept was freed, or overwritten in place since.
@@ -188,18 +237,22 @@ class Function:
             In either case: the gradient would not exist, or would be wrong.
         """
         if self.inputs is None:
-            raise GradientError(
-                f"the graph of {self.name} was freed by an earlier backward; "
-                "pass retain_graph=True to that one"
-            )
-        if Stamp.latest < self.born:
+            self.freed()
+        if Stamp.latest < self.born or self.intact():
             return
-        for x in self.inputs:
+        for x in self.inputs or ():
             if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > self.born:
                 self.refuse_if_kept(x.array, "input")
         for stamp in self.stamps:
             if stamp.written > self.born:
                 self.refuse_if_kept(stamp.array, "output")
+
+    def freed(self) -> NoReturn:
+        """Refuse to walk a graph again of which nothing is left."""
+        raise GradientError(
+            f"the graph of {self.name} was freed by an earlier backward; "
+            "pass retain_graph=True to that one"
+        )
 
     def refuse_if_kept(self, array: Array, role: str) -> None:
         """Raise if backward would read the memory of ``array``, which has changed."""

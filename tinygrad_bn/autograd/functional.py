@@ -9,6 +9,7 @@ from tinygrad_bn import config
 from tinygrad_bn.autograd.engine import as_sequence, grad
 from tinygrad_bn.autograd.interpreters import interpreters
 from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import current
 from tinygrad_bn.errors import GradientError, ShapeError
 
 
@@ -80,7 +81,7 @@ def jvp(
         vs = directions(v, xs, "the input")
         zeros = []
         for y in outs:
-            zero = y.wrap_like(y.backend.xp.zeros_like(y.array))
+            zero = zeros_like(y)
             zero.requires_grad = True
             zeros.append(zero)
         pulled = _grads(outs, xs, zeros, True)
@@ -146,7 +147,7 @@ def _grads(ys: Any, xs: Any, vs: Any, create_graph: bool) -> tuple[Any, ...]:
         if y.requires_grad
     ]
     if not pairs:
-        return tuple(x.wrap_like(x.backend.xp.zeros_like(x.array)) for x in xs)
+        return tuple(map(zeros_like, xs))
     return grad(
         [y for y, _ in pairs],
         xs,
@@ -158,10 +159,17 @@ def _grads(ys: Any, xs: Any, vs: Any, create_graph: bool) -> tuple[Any, ...]:
     )
 
 
+def zeros_like(x: Any) -> Any:
+    """Zeros of a tensor's shape, where it is."""
+    with current(x.backend):
+        return x.wrap_like(x.backend.xp.zeros_like(x.array))
+
+
 def _rows(y: Any, xs: tuple[Any, ...], create_graph: bool) -> tuple[Any, ...]:
     """The derivatives of every element of ``y``, stacked."""
     size = y.array.size
-    unit = y.backend.xp.eye(size, dtype=y.array.dtype)
+    with current(y.backend):
+        unit = y.backend.xp.eye(size, dtype=y.array.dtype)
     rows = [
         _grads((y,), xs, (y.wrap_like(unit[i].reshape(y.array.shape)),), create_graph)
         for i in range(size)
@@ -173,7 +181,8 @@ def _rows(y: Any, xs: tuple[Any, ...], create_graph: bool) -> tuple[Any, ...]:
             xp = interpreters[0](x.backend).xp
             stacked.append(xp.reshape(xp.stack([row[k] for row in rows]), shape))
         else:
-            stacked.append(x.wrap_like(x.backend.xp.zeros(shape, dtype=x.array.dtype)))
+            with current(x.backend):
+                stacked.append(x.wrap_like(x.backend.xp.zeros(shape, dtype=x.array.dtype)))
     return tuple(stacked)
 
 

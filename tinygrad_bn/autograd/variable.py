@@ -4,13 +4,13 @@ that made it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tinygrad_bn import config
-from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.backend import Array, Backend, current
 from tinygrad_bn.errors import GradientError
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ class Stamp:
         with writing:
             Stamp.latest = now = clock()
         return now
+
+
+def stamp(tensors: Iterable[Variable]) -> None:
+    """Let every graph that needs the old values of these tensors know that they are gone."""
+    now = Stamp.tick()
+    for x in tensors:
+        (x._stamp or x.stamp).written = now
 
 
 class Handle:
@@ -122,6 +129,13 @@ class Variable:
         GradientError
             If the tensor is part of a graph that is being recorded.
         """
+        self.require_outside()
+        self.backend.store(self.array, value)
+        self.stamp.touch()
+        return self
+
+    def require_outside(self) -> None:
+        """Refuse to overwrite what is part of a graph that is being recorded."""
         if config.grad_mode.get() and self.requires_grad:
             kind = (
                 "a leaf that requires a gradient"
@@ -132,9 +146,6 @@ class Variable:
                 f"expected a tensor outside of the graph to write to, got {kind}; "
                 "use no_grad() or detach()"
             )
-        self.backend.store(self.array, value)
-        self.stamp.touch()
-        return self
 
     def accumulate(self, grad: Array | Variable) -> None:
         """Add to the gradient of a leaf; a Variable when the gradient has a graph of its own."""
@@ -143,14 +154,15 @@ class Variable:
             self._grad = grad if known is None else known + grad  # type: ignore[operator]
         elif self._grad is not None:
             held = self._grad
-            if (
-                held.requires_grad
-            ):  # a gradient with a graph: never change it under the graph's feet
-                self._grad = self.wrap_like(held.array + grad)
+            with current(held.backend):
+                total = held.array + grad
+            if held.requires_grad:  # it has a graph: never change it under the graph's feet
+                self._grad = self.wrap_like(total)
             else:
-                held.backend.store(held.array, held.array + grad)
+                held.backend.store(held.array, total)
         elif self.slot is not None:
-            self.backend.store(self.slot, grad)
+            if grad is not self.slot:
+                self.backend.store(self.slot, grad)
             self._grad = self.wrap_like(self.slot)
         else:
             self._grad = self.wrap_like(self.backend.copy(grad))

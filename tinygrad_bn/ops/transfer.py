@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, Backend, backend_for, is_page_locked
-from tinygrad_bn.config import get_default_device
 from tinygrad_bn.errors import BackendError, GradientError
 from tinygrad_bn.ops.promotion import require_tensor
 
@@ -34,7 +33,7 @@ class Transfer(Function):
         if isinstance(x, Variable):
             self.source = x.backend
         else:
-            self.backend = target
+            self.origin, self.backend = self.backend, target
         return moved(x, self.source, target, non_blocking)
 
     def backward(self, dy: Array, /) -> Array:
@@ -96,8 +95,7 @@ def pin_memory(input: Tensor, device: object = None) -> Tensor:
         raise GradientError("expected a tensor without history to pin; use tensor.detach()")
     if input.is_cuda:
         raise BackendError(f"expected a tensor on the cpu to pin, got one on {input.device}")
-    default = get_default_device()
-    gpu = backend_for(device or (default if default != "cpu" else "cuda"))
+    gpu = backend_for("cuda" if device is None else device)
     if is_pinned(input):
         return input
     host = gpu.page_locked(input.array.shape, input.array.dtype)

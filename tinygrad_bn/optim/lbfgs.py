@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tinygrad_bn.backend import Array
+from tinygrad_bn.backend import Array, current
 from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.optim.line_search import Point, strong_wolfe
 from tinygrad_bn.optim.optimizer import (
@@ -93,10 +93,10 @@ class LBFGS(Optimizer):
         state.setdefault("n_iter", 0)
         first = evaluated(closure)
         state["func_evals"] += 1
-        loss, grad = float(first), self._grad()
-        if self._greatest(grad) <= group["tolerance_grad"]:
-            return first
-        self._iterate(closure, state, loss, grad)
+        with current(group["params"][0].backend):
+            loss, grad = float(first), self._grad()
+            if self._greatest(grad) > group["tolerance_grad"]:
+                self._iterate(closure, state, loss, grad)
         return first
 
     def _iterate(
