@@ -43,6 +43,23 @@ def matmul(a: Array, b: Array) -> Array:
 half_matmul = in_float32(np.matmul)
 
 
+def weight_grad(dy: Array, x: Array) -> Array:
+    """dyᵀ x."""
+    return np.matmul(x.T, dy).T
+
+
+def weight_grad_into(
+    outs: tuple[Array, ...], dy: Array, x: Array
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The same in given memory, by rows or by columns: BLAS knows both."""
+    return np.matmul, (x.T, dy, outs[0].T)
+
+
+def takes_products(dy: Array, x: Array) -> bool:
+    """All but 16-bit floats."""
+    return bool(dy.dtype.itemsize > 2)
+
+
 def reduction(ufunc: np.ufunc) -> Callable[..., Array]:
     """A ufunc's reduction under the arguments of `numpy.sum`, without what that costs to call."""
     reduce = ufunc.reduce
@@ -192,7 +209,9 @@ class NumpyBackend:
         self.xp = SimpleNamespace(
             **{name: EXTRAS.get(name) or getattr(np, name) for name in VOCABULARY}
         )
-        self.kernels: Mapping[str, Kernel | None] = Kernels()
+        self.kernels: Mapping[str, Kernel | None] = Kernels(
+            weight_grad_placed=Kernel(weight_grad, takes_products, weight_grad_into)
+        )
 
     @cached_property
     def threaded_code(self) -> Any:
@@ -241,7 +260,7 @@ class NumpyBackend:
 
     def store(self, target: Array, value: Array) -> None:
         if target is not value:
-            np.copyto(target, value, casting="unsafe")
+            target[...] = value  # numpy.copyto, in a third of the time
 
     def accumulator(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return FLOAT64

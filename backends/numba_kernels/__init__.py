@@ -21,6 +21,7 @@ FAMILIES = {
     "batch_relu_grad_input": "batch_norm",
     "whole_batch_norm": "batch_norm",
     "whole_batch_norm_grad": "batch_norm",
+    "moving_moments": "running_statistics",
     "row_moments": "row_norm",
     "row_mean_square": "row_norm",
     "row_normalize": "row_norm",

@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn import nn
-from tinygrad_bn.autograd.engine import collect
+from tinygrad_bn.autograd.walk import collect
 from tinygrad_bn.errors import ArgumentError, DtypeError
 from tinygrad_bn.nn import functional as F
 from tinygrad_bn.utils.checkpoint import checkpoint

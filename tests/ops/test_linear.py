@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad_bn as tg
-from tinygrad_bn.autograd.engine import collect
+from tinygrad_bn.autograd.walk import collect
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.linear import linear
 

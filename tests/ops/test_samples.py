@@ -14,7 +14,7 @@ import tinygrad_bn as tg
 from tests.ops.samples import Sample, all_samples
 from tinygrad_bn import ops
 from tinygrad_bn.autograd import gradcheck, gradgradcheck
-from tinygrad_bn.autograd.engine import collect
+from tinygrad_bn.autograd.walk import collect
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.ops.differentiable import differentiable
 

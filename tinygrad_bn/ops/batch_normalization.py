@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.autograd.variable import Variable, stamp
 from tinygrad_bn.backend import Array, current
 from tinygrad_bn.config import as_first_seen, grad_mode, recomputing
 from tinygrad_bn.errors import ArgumentError
@@ -22,6 +22,7 @@ from tinygrad_bn.ops.moments import (
     batch_normalize,
     merged_moments,
     moving_average,
+    moving_moments,
     wide,
 )
 from tinygrad_bn.ops.norm_arguments import (
@@ -60,7 +61,7 @@ def by_position(xp: Any, mask: Array | None, axis: int) -> Array | None:
 class BatchNorm(Function):
     """x by its own statistics, of each channel along ``axis``; mean and biased variance come along,
     each (C,), unless they are known already and given. ``counts`` says how many values a channel
-    each rank of the ``group`` has.
+    each rank of the ``group`` has. Of what a single rank normalises, ``relu`` may be taken too.
     """
 
     auxiliary = True
@@ -70,7 +71,7 @@ class BatchNorm(Function):
         x: Array,
         weight: Array | None,
         bias: Array | None,
-        mask: Array | None,
+        mask: Array | None = None,
         mean: Array | None = None,
         var: Array | None = None,
         *,
@@ -78,15 +79,17 @@ class BatchNorm(Function):
         axis: int,
         counts: Sequence[int],
         group: Group | None = None,
+        relu: bool = False,
     ) -> tuple[Array, Array, Array]:
         xp = self.xp
         self.shape, self.axis, self.group, self.count = x.shape, axis, group, sum(counts)
         x, self.mask = by_channel(xp, x, axis), by_position(xp, mask, axis)
-        self.x, self.weight = x, weight
+        self.x, self.weight, self.relu = x, weight, relu
+        self.bias = bias if relu else None
         if mean is None or var is None or isinstance(x, Variable):  # a replay needs their history
             if group is None:
                 y, self.mean, var, self.rstd = whole_batch_norm(
-                    self.backend, x, weight, bias, self.mask, eps, False
+                    self.backend, x, weight, bias, self.mask, eps, relu
                 )
                 return xp.reshape(y, self.shape), self.mean, var
             mean, var = batch_moments(self.backend, x, self.mask)
@@ -97,22 +100,27 @@ class BatchNorm(Function):
         y = batch_normalize(self.backend, x, mean, self.rstd, weight, bias)
         return xp.reshape(y, self.shape), mean, var
 
+    @property
+    def others(self) -> tuple[None, ...]:
+        """The gradients of inputs that have none."""
+        return (None,) * (len(self.needs) - 3)
+
     def backward(self, dy: Array, /) -> tuple[Array | None, ...]:
         xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
         kept = (self.x, self.mean, self.rstd)
-        if not self.needs[0]:
+        if not self.needs[0] and not self.relu:
             dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
-            return None, dweight, dbias, None, None, None
+            return (None, dweight, dbias, *self.others)
         if self.group is None:
             dx, dbias, dweight = whole_batch_norm_grad(
-                self.backend, dy, *kept, self.weight, None, self.mask, self.count, False
+                self.backend, dy, *kept, self.weight, self.bias, self.mask, self.count, self.relu
             )
         else:
             dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
             both = reduced(self.group, xp.stack((dbias, dweight)))
             means = both[0] / max(self.count, 1), both[1] / max(self.count, 1)
             dx = batch_grad_input(self.backend, dy, *kept, self.weight, *means, self.mask)
-        return xp.reshape(dx, self.shape), dweight, dbias, None, None, None
+        return (xp.reshape(dx, self.shape), dweight, dbias, *self.others)
 
 
 class FixedBatchNorm(Function):
@@ -146,7 +154,7 @@ class FixedBatchNorm(Function):
         return xp.reshape(dx, self.shape), None, None, dweight, dbias
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Moments:
     """Mean and biased variance of each channel, (C,) each, over ``count`` values."""
 
@@ -195,16 +203,19 @@ def normalized_by_batch(
     counts: Sequence[int],
     group: Group | None = None,
     known: Moments | None = None,
+    relu: bool = False,
 ) -> tuple[Tensor, Moments]:
     """The input by the statistics of the batch, and those; what comes in has been checked.
 
     Parameters
     ----------
     known : the statistics, where they have been computed already.
+    relu : whether to take max(y, 0), where there are neither those nor a group.
     """
-    given = (None, None) if known is None else (known.mean, known.var)
+    rest: tuple[Tensor | None, ...] = () if mask is None is known else (mask,)
+    rest = rest if known is None else (mask, known.mean, known.var)
     y, mean, var = BatchNorm.apply(
-        input, weight, bias, mask, *given, eps=eps, axis=axis, counts=counts, group=group
+        input, weight, bias, *rest, eps=eps, axis=axis, counts=counts, group=group, relu=relu
     )
     return y, Moments(mean, var, sum(counts))
 
@@ -219,15 +230,22 @@ def move_towards(
     """Move running statistics towards those of a batch, in place; from nothing follows nothing."""
     if not moments.count:
         return
-    for running, value, factor in (
-        (running_mean, moments.mean, 1.0),
-        (running_var, moments.var, moments.factor(correction)),
-    ):
-        if running is not None:
-            rate = momentum.array if isinstance(momentum, Variable) else momentum
-            with current(running.backend):
-                moved = moving_average(running.backend, running.array, value.array, rate, factor)
-            running.overwrite(moved)
+    backend, mean, var = moments.mean.backend, moments.mean.array, moments.var.array
+    rate = momentum.array if isinstance(momentum, Variable) else momentum
+    factor = moments.factor(correction)
+    running = [x for x in (running_mean, running_var) if x is not None]
+    for x in running:
+        x.require_outside()
+    with current(backend):
+        if running_mean is not None and running_var is not None:
+            known = running_mean.array, running_var.array
+            moved: Sequence[Array] = moving_moments(backend, *known, mean, var, rate, factor)
+        else:
+            value, scale = (mean, 1.0) if running_var is None else (var, factor)
+            moved = [moving_average(backend, x.array, value, rate, scale) for x in running]
+        for x, new in zip(running, moved, strict=True):
+            backend.store(x.array, new)
+    stamp(running)
 
 
 def batch_norm(

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError, ShapeError
-from tinygrad_bn.ops.affine import affine, affine_grad_parameters, weight_grad
+from tinygrad_bn.ops.affine import (
+    affine,
+    affine_grad_parameters,
+    weight_grad,
+    weight_grad_placed,
+)
 from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.dense import column_sums
 from tinygrad_bn.ops.promotion import is_floating, pair, require_tensor
@@ -63,6 +68,8 @@ class MatMul(Function):
 class Linear(Function):
     """x @ weight.T + bias in one node, for x of any leading axes."""
 
+    destined = True
+
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         xp = self.xp
         self.shape, self.x, self.weight = x.shape, rows(xp, x), weight
@@ -74,15 +81,19 @@ class Linear(Function):
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:
         xp, dx, dweight, dbias = self.xp, None, None, None
-        dy = xp.reshape(dy, (self.x.shape[0], self.weight.shape[0]))
-        if self.needs[0]:
-            dx = xp.reshape(xp.matmul(dy, self.weight), self.shape)
-        if self.needs[1] and self.needs[2]:
-            dweight, dbias = affine_grad_parameters(self.backend, dy, self.x)
-        elif self.needs[1]:
-            dweight = weight_grad(xp, dy, self.x)
-        elif self.needs[2]:
-            dbias = column_sums(self.backend, dy)
+        x, needs, dy = self.x, self.needs, rows(xp, dy)
+        placed = self.places is not None and self.places[1] is not None
+        if needs[1] and needs[2] and not placed:
+            dweight, dbias = affine_grad_parameters(self.backend, dy, x)
+        elif needs[1]:
+            dweight = (
+                self.placed(1, weight_grad_placed, dy, x) if placed else weight_grad(xp, dy, x)
+            )
+        if needs[2] and dbias is None:
+            dbias = self.placed(2, column_sums, dy)
+        if needs[0]:
+            dx = xp.matmul(dy, self.weight)
+            dx = dx if len(self.shape) == 2 else xp.reshape(dx, self.shape)
         return dx, dweight, dbias
 
 

@@ -223,6 +223,21 @@ def merged_moments(
 
 
 @kernel_point
+def moving_moments(
+    backend: Backend,
+    running_mean: Array,
+    running_var: Array,
+    mean: Array,
+    var: Array,
+    rate: Array | float,
+    factor: float,
+) -> tuple[Array, Array]:
+    """Both running statistics one step on, towards ``mean`` and ``factor`` times ``var``."""
+    moved = moving_average(backend, running_mean, mean, rate, 1.0)
+    return moved, moving_average(backend, running_var, var, rate, factor)
+
+
+@kernel_point
 def moving_average(
     backend: Backend, running: Array, value: Array, rate: Array | float, scale: float
 ) -> Array:

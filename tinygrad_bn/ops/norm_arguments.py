@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +32,19 @@ def require_floats(x: Any, name: str = "input") -> None:
         raise DtypeError(f"expected floats as {name}, got {x.array.dtype}")
 
 
+def all_fit(backend: Backend, shape: tuple[int, ...], vectors: Iterable[Variable | None]) -> bool:
+    """Whether vectors are as they mostly are: found out in a quarter of the time of the checks."""
+    for x in vectors:
+        if x is not None and not (
+            x.backend is backend and x.array.shape == shape and x.array.dtype.kind == "f"
+        ):
+            return False
+    return True
+
+
 def fits(x: Variable, backend: Backend, shape: tuple[int, ...]) -> bool:
-    """Whether a vector is as it mostly is: found out in a quarter of the time of the checks."""
-    return x.backend is backend and x.array.shape == shape and x.array.dtype.kind == "f"
+    """The same of one."""
+    return all_fit(backend, shape, (x,))
 
 
 def require_channels(input: Tensor, channels: int, **tensors: Any) -> None:
@@ -44,9 +55,8 @@ def require_channels(input: Tensor, channels: int, **tensors: Any) -> None:
     ShapeError, DtypeError, BackendError
         Naming the vector.
     """
-    backend, shape = input.backend, (channels,)
     for name, x in tensors.items():
-        if x is None or (isinstance(x, Variable) and fits(x, backend, shape)):
+        if x is None:
             continue
         require_floats(x, name)
         if x.shape != (channels,):
@@ -114,7 +124,10 @@ def values_per_channel(input: Tensor, axis: int, mask: Tensor | None = None) -> 
     """How many values of each channel count for the statistics; to count a mask's waits for it."""
     if mask is not None:
         return int(mask.sum().item())
-    return math.prod(input.shape[:axis]) * math.prod(input.shape[axis + 1 :])
+    shape = input.shape
+    if shape[axis]:
+        return input.numel() // shape[axis]
+    return math.prod(shape[:axis]) * math.prod(shape[axis + 1 :])
 
 
 def require_several(count: int, input: Tensor) -> None:

@@ -7,8 +7,8 @@ import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tinygrad_bn.autograd.engine import unbroadcast
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.walk import unbroadcast
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ShapeError
 from tinygrad_bn.ops.promotion import require_tensor

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinygrad_bn import config
-from tinygrad_bn.autograd.variable import Stamp
+from tinygrad_bn.autograd.variable import stamp as stamp
 from tinygrad_bn.errors import ArgumentError, DtypeError, StateError
 from tinygrad_bn.tensors import Tensor
 
@@ -237,10 +237,3 @@ def evaluated(closure: Callable[[], Any] | None) -> Any:
         raise DtypeError(f"expected a function as the closure, got {type(closure).__name__}")
     with config.enable_grad():
         return closure()
-
-
-def stamp(params: Iterable[Tensor]) -> None:
-    """Let every graph that needs these parameters' old values know that they are gone."""
-    now = Stamp.tick()
-    for p in params:
-        p.stamp.written = now

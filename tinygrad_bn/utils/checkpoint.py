@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygrad_bn import config
-from tinygrad_bn.autograd.engine import as_sequence, collect, grad
+from tinygrad_bn.autograd.engine import as_sequence, grad
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.autograd.walk import collect
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, GradientError
 from tinygrad_bn.philox import generator_on

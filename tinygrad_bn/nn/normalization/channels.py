@@ -9,6 +9,7 @@ from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.normalization.base import RunningNormalization
 from tinygrad_bn.ops.batch_normalization import Moments
 from tinygrad_bn.ops.norm_arguments import (
+    all_fit,
     axis_of_channels,
     require_channels,
     require_eps,
@@ -71,16 +72,18 @@ class ChannelNormalization(RunningNormalization):
         A mask (N, *S) is true where the input counts for the batch's statistics.
         """
         axis = self.check(input)
-        require_mask(input, axis, mask)
-        by_batch = self.by_batch
-        counts = self.counts(input, axis, mask) if by_batch else ()
-        few = by_batch and self.fewest(counts) < 2
-        if few and self.on_single == "running" and self.tracked:
-            by_batch = False
+        if mask is not None:
+            require_mask(input, axis, mask)
+        by_batch, fewest = self.by_batch, 2
+        if by_batch:
+            counts = self.counts(input, axis, mask)
+            fewest = self.fewest(counts)
+            if fewest < 2 and self.on_single == "running" and self.tracked:
+                by_batch = False
         require_eps(self.eps, by_batch)
         if not by_batch:
             return self.normalized_by_running(input, axis)
-        require_several(self.fewest(counts), input)
+        require_several(fewest, input)
         y, moments = self.normalized_by_batch(input, mask, axis, counts)
         if self.training and self.tracked and self.track_running_stats:
             self.learn(moments)
@@ -95,9 +98,11 @@ class ChannelNormalization(RunningNormalization):
             If it does not fit, or a vector of the layer's does not fit it; nothing has changed.
         """
         require_floats(input)
-        fits = self.ranks is None or input.ndim in self.ranks
-        axis = axis_of_channels(input, self.axis) if fits and input.ndim > 1 else None
-        if axis is None or input.shape[axis] != self.num_features:
+        shape, axis = input.array.shape, None
+        if len(shape) > 1 and (self.ranks is None or len(shape) in self.ranks):
+            first = self.axis.__class__ is int and self.axis == 1  # as most often, and quick
+            axis = 1 if first else axis_of_channels(input, self.axis)
+        if axis is None or shape[axis] != self.num_features:
             layout = {1: "(N, {}, *S)", -1: "(N, *S, {})"}.get(
                 self.axis, f"{{}} channels along axis {self.axis}"
             )
@@ -105,8 +110,10 @@ class ChannelNormalization(RunningNormalization):
             raise ShapeError(
                 f"expected {layout.format(self.num_features)} of rank {ranks}, got {input.shape}"
             )
-        vectors = {name: getattr(self, name) for name in (*self.statistics, "weight", "bias")}
-        require_channels(input, self.num_features, **vectors)
+        names = (*self.statistics, "weight", "bias")
+        vectors = [getattr(self, name) for name in names]
+        if not all_fit(input.backend, (self.num_features,), vectors):
+            require_channels(input, self.num_features, **dict(zip(names, vectors, strict=True)))
         return axis
 
     # The steps that a norm takes in its own way
