@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .compilation import compiled, inlined
+from .destinations import written
 from .norm_math import (
     all_slopes,
     back_through,
@@ -77,10 +78,10 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
 
 
 @compiled
-def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, relu: Any, y: Any) -> None:
+def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, relu: Any, out: Any) -> None:
     """y = γ (x - mean) rstd + β, or the ReLU of that."""
     n, channels, _ = x.shape
-    y, x = (x if y is None else y).reshape(n, channels), x.reshape(n, channels)
+    y, x = written(out, x).reshape(n, channels), x.reshape(n, channels)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     zero = x.dtype.type(0)
     for stop in range(n, 0, -BLOCK):
@@ -145,11 +146,11 @@ def grad_input(
     mean_dy: Any,
     mean_dy_x_hat: Any,
     mask: Any,
-    dx: Any,
+    out: Any,
 ) -> None:
     """dx = γ rstd (g - mean(g) - x̂ mean(g·x̂)), and γ rstd g where the mask is false."""
     n, channels, _ = x.shape
-    dx = (dy if dx is None else dx).reshape(n, channels)
+    dx = written(out, dy).reshape(n, channels)
     x, dy = x.reshape(n, channels), dy.reshape(n, channels)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     r, level, slope, rest = all_slopes(x, mean, hi, rstd, mean_dy, mean_dy_x_hat)

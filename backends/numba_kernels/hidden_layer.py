@@ -14,6 +14,7 @@ from tinygrad_bn.backend import Array
 
 from .calling import Call, in_one_call, place
 from .compilation import compiled
+from .destinations import written
 from .random_words import draw
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
@@ -24,7 +25,7 @@ BLOCK = 4096
 @compiled
 def bias_added(x: Any, bias: Any, out: Any) -> None:
     """x + bias, by rows."""
-    y = x if out is None else out
+    y = written(out, x)
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             y[i, c] = x[i, c] + bias[c]
@@ -52,7 +53,7 @@ def summed(x: Any, result: Any) -> None:
 @compiled
 def rectified(x: Any, out: Any) -> None:
     """max(x, 0)."""
-    y, zero = x if out is None else out, x.dtype.type(0)
+    y, zero = written(out, x), x.dtype.type(0)
     for i in range(x.size):
         y[i] = zero if x[i] <= zero else x[i]  # NaN is not
 
@@ -60,7 +61,7 @@ def rectified(x: Any, out: Any) -> None:
 @compiled
 def rectified_grad(dy: Any, x: Any, out: Any) -> None:
     """dy (x > 0), as a product, which NaN comes through."""
-    dx, zero, one = dy if out is None else out, x.dtype.type(0), x.dtype.type(1)
+    dx, zero, one = written(out, dy), x.dtype.type(0), x.dtype.type(1)
     for i in range(x.size):
         dx[i] = dy[i] * (one if x[i] > zero else zero)
 
@@ -70,7 +71,7 @@ def masked(x: Any, keys: Any, counter: Any, keep: Any, mask: Any, out: Any) -> N
     """x · mask, and the mask, from a word of Philox for each element: words of a block are drawn
     first, which are then in the first cache.
     """
-    y, rounded = x if out is None else out, x.dtype.type
+    y, rounded = written(out, x), x.dtype.type
     bound, scale, zero = np.float32(keep), rounded(1 / keep if keep > 0 else 0.0), rounded(0)
     key, low, high = keys[0], counter[0], counter[1]
     words = np.empty(BLOCK, np.uint32)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .compilation import compiled, inlined, plus
+from .destinations import written
 from .norm_math import (
     all_slopes,
     back_through,
@@ -86,10 +87,10 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
 
 
 @compiled
-def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, relu: Any, y: Any) -> None:
+def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, relu: Any, out: Any) -> None:
     """y = γ (x - mean) rstd + β, or the ReLU of that."""
     n, channels, _ = x.shape
-    y = x if y is None else y
+    y = written(out, x)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     for i in range(n - 1, -1, -1):
         for c in range(channels):
@@ -161,11 +162,11 @@ def grad_input(
     mean_dy: Any,
     mean_dy_x_hat: Any,
     mask: Any,
-    dx: Any,
+    out: Any,
 ) -> None:
     """dx = γ rstd (g - mean(g) - x̂ mean(g·x̂)), and γ rstd g where the mask is false."""
     n, channels, _ = x.shape
-    dx = dy if dx is None else dx
+    dx = written(out, dy)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     r, level, slope, rest = all_slopes(x, mean, hi, rstd, mean_dy, mean_dy_x_hat)
     for i in range(n - 1, -1, -1):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .compilation import compiled, inlined
+from .destinations import written
 from .norm_math import differentiated, line, slopes
 from .positions import product_sums, put_normalized
 from .rows import mean_square_of, moments_of
@@ -27,8 +28,8 @@ def normalize_row(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, g: Any, 
 
 
 @compiled
-def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any) -> None:
-    y = x if y is None else y
+def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) -> None:
+    y = written(out, x)
     for n in range(x.shape[0]):
         for g in range(x.shape[1]):
             centre = 0.0 if mean is None else mean[n, g]
@@ -81,11 +82,11 @@ def put_gradient(
 
 @compiled
 def whole_grad(
-    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any, total: Any, product: Any
+    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any, total: Any, product: Any
 ) -> None:
     """All of a backward: sums over a channel are parts of its row's and of its own."""
     n, groups, channels, space = x.shape
-    dx, size = dy if dx is None else dx, channels * space
+    dx, size = written(out, dy), channels * space
     total[:] = 0
     product[:] = 0
     for i in range(n):

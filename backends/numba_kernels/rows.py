@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .compilation import compiled, inlined, plus
+from .destinations import written
 from .norm_math import differentiated, slopes
 from .positions import difference_sums
 
@@ -74,9 +75,9 @@ def put_normalized(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any)
 
 
 @compiled
-def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any) -> None:
+def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) -> None:
     samples, groups, channels, _ = x.shape
-    y = (x if y is None else y).reshape(samples, groups, channels)
+    y = written(out, x).reshape(samples, groups, channels)
     x = x.reshape(samples, groups, channels)
     for n in range(samples):
         for g in range(groups):
@@ -183,20 +184,20 @@ def differentiate(
 
 
 @compiled
-def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any) -> None:
+def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any) -> None:
     samples, groups, channels, _ = x.shape
-    dx = (dy if dx is None else dx).reshape(samples, groups, channels)
+    dx = written(out, dy).reshape(samples, groups, channels)
     x, dy = x.reshape(samples, groups, channels), dy.reshape(samples, groups, channels)
     differentiate(dy, x, mean, rstd, weight, 0, samples, dx)
 
 
 @compiled
 def whole_grad(
-    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, dx: Any, total: Any, product: Any
+    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any, total: Any, product: Any
 ) -> None:
     """All of a backward, over blocks of samples that stay in the second-level cache."""
     samples, groups, channels, _ = x.shape
-    dx = (dy if dx is None else dx).reshape(samples, groups, channels)
+    dx = written(out, dy).reshape(samples, groups, channels)
     x, dy = x.reshape(samples, groups, channels), dy.reshape(samples, groups, channels)
     total[:] = 0
     product[:] = 0
