@@ -3,7 +3,7 @@
     python examples/11_rows_of_digits.py --epochs 5 --seeds 3
 
 Both networks of a seed begin with the same weights, see the same batches, and take the same steps
-of Adam on the same schedule. In one the two products of every step, and the cell, are normalised by
+of SGD on the same schedule. In one the two products of every step, and the cell, are normalised by
 statistics of that step (Cooijmans et al. 2016). What the command gives is in README.md beside this
 file. The images are downloaded on first use; ``--quick`` reads the small ones that ship with the
 library.
@@ -30,7 +30,7 @@ options = parser.parse_args()
 if options.quick:
     options.epochs, options.seeds, options.hidden = 10, 1, 32
 
-BATCH, RATE, CHECKS = 100, 4e-3, 2  # checks an epoch
+BATCH, RATE, CHECKS = 100, 0.3, 2  # checks an epoch
 NOISE = 0.2  # on pixels in training: rows at the border are blank, and would have no variance
 data = datasets.digits(flatten=False) if options.quick else datasets.mnist(flatten=False)
 images, labels = data.test.tensors
@@ -67,7 +67,7 @@ def learned(norm: bool, seed: int) -> list[float]:
     model = Reader(norm)
     order = tg.Generator().manual_seed(seed)
     loader = DataLoader(data.train, BATCH, True, drop_last=True, generator=order)
-    optimizer = tg.optim.Adam(model.parameters(), lr=RATE)
+    optimizer = tg.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
     schedule = OneCycleLR(optimizer, RATE, options.epochs * len(loader), pct_start=0.2)
 
     @tg.compile
