@@ -42,6 +42,8 @@ FAMILIES = {
     "relu_grad": "dense",
     "philox_words": "random_words",
     "dropped": "random_words",
+    "softmax_cross_entropy": "cross_entropy",
+    "softmax_cross_entropy_grad_input": "cross_entropy",
 }
 """The file of each kernel point's kernel."""
 
