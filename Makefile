@@ -1,9 +1,10 @@
-# The commands of the house. Everything is installed into .venv, which `make clean` removes.
+# The commands of the house. Everything is installed into .venv, which `make clean` removes;
+# but `make gpu` takes PYTHON as it is, for that one has CuPy and PyTorch for the GPU.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check gpu clean
 
 demo: $(VENV)/.cli
 	$(BIN)/tinygrad-bn demo --out demo
@@ -16,6 +17,11 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+gpu:
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py --check
+	$(PYTHON) -m pytest -m cuda -n 4 -q
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -9,6 +9,19 @@ from tests import cupy_standin
 cupy_standin.install()
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on the GPU: tests that ask for it as a fixture, and those of modules that hold
+    its backend, as kernels are tested.
+    """
+    for item in items:
+        call = getattr(item, "callspec", None)
+        on_gpu = call is not None and call.params.get("device") == "cuda"
+        asked = "cuda" in getattr(item, "fixturenames", ())
+        if on_gpu or asked or hasattr(getattr(item, "module", None), "GPU"):
+            item.add_marker(pytest.mark.cuda)
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
     """A device to make tensors on: the test runs on each backend."""
