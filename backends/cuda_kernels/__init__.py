@@ -44,6 +44,14 @@ FAMILIES = {
     "dropped": "random_words",
     "softmax_cross_entropy": "cross_entropy",
     "softmax_cross_entropy_grad_input": "cross_entropy",
+    "row_moments": "row_norm",
+    "row_mean_square": "row_norm",
+    "row_normalize": "row_norm",
+    "row_grad_sums": "row_norm",
+    "row_grad_input": "row_norm",
+    "whole_row_norm": "row_norm",
+    "whole_rms_norm": "row_norm",
+    "whole_row_norm_grad": "row_norm",
 }
 """The file of each kernel point's kernel."""
 
