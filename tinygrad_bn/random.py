@@ -217,25 +217,28 @@ def multinomial(
     weights, (count,) = input.detach(), sizes((num_samples,))
     if weights.ndim not in (1, 2) or not count or not is_floating(weights.dtype):
         raise ShapeError(f"expected floats (n,) or (m, n) and samples > 0, got {weights.shape}")
-    xp, least = weights.backend.xp, 1 if replacement else count
-    config.at_each_replay(require_weights, weights.backend, weights.array, least)
-    drawn_by, weights = generator_on(weights.backend, generator), weights.double()
-    x = weights.array
-    if replacement:
-        reached = xp.cumsum(x, axis=-1)
-        u = drawn_by.uniform((*x.shape[:-1], count), x.dtype) * reached[..., -1:]
-        return finished(xp.sum(u[..., None] >= reached[..., None, :], axis=-1), weights.backend)
-    u = drawn_by.uniform(x.shape, x.dtype)
-    times = xp.where(x > 0, -xp.log1p(-u) / xp.where(x > 0, x, 1.0), math.inf)
-    return finished(xp.argsort(times, axis=-1)[..., :count], weights.backend)
+    backend = weights.backend
+    config.at_each_replay(require_weights, backend, weights.array, 1 if replacement else count)
+    drawn_by, x, xp = generator_on(backend, generator), weights.double().array, backend.xp
+    with current(backend):
+        if replacement:
+            reached = xp.cumsum(x, axis=-1)
+            u = drawn_by.uniform((*x.shape[:-1], count), x.dtype) * reached[..., -1:]
+            chosen = xp.sum(u[..., None] >= reached[..., None, :], axis=-1)
+        else:
+            u = drawn_by.uniform(x.shape, x.dtype)
+            times = xp.where(x > 0, -xp.log1p(-u) / xp.where(x > 0, x, 1.0), math.inf)
+            chosen = xp.argsort(times, axis=-1)[..., :count]
+    return finished(chosen, backend)
 
 
 def require_weights(backend: Backend, weights: Array, count: int) -> None:
     """Refuse weights that are no rates, and rows of too few to choose from."""
     xp = backend.xp
-    if not xp.all((weights >= 0) & xp.isfinite(weights)):
-        raise ArgumentError("expected finite weights ≥ 0, got others")
-    available = int(xp.min(xp.sum(weights > 0, axis=-1)))
+    with current(backend):
+        if not xp.all((weights >= 0) & xp.isfinite(weights)):
+            raise ArgumentError("expected finite weights ≥ 0, got others")
+        available = int(xp.min(xp.sum(weights > 0, axis=-1)))
     if available < count:
         raise ArgumentError(f"expected {count} weights > 0 in every row, got {available}")
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_bn import config
-from tinygrad_bn.autograd.engine import as_sequence, grad
+from tinygrad_bn.autograd.endpoints import as_sequence
+from tinygrad_bn.autograd.engine import grad
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.errors import ArgumentError, GradientError
 

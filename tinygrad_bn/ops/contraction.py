@@ -13,6 +13,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops.autocasting import under_autocast
+from tinygrad_bn.ops.index import whole_numbers
 from tinygrad_bn.ops.promotion import promote, require_tensor
 from tinygrad_bn.ops.reduce import sum
 from tinygrad_bn.ops.shape import permute, reshape
@@ -87,7 +88,7 @@ def diagonal(x: Tensor, term: str) -> tuple[Tensor, str]:
         if len(sizes) > 1:
             raise ShapeError(f"expected equal sizes for the repeated label {label!r}, got {sizes}")
         others = [i for i, c in enumerate(term) if c != label]
-        index = x.wrap_like(x.backend.xp.arange(sizes.pop()))
+        index = x.wrap_like(whole_numbers(x.backend, sizes.pop()))
         x = permute(x, (*at, *others))[(index,) * times]
         term = label + term.replace(label, "")
     return x, term

@@ -108,7 +108,7 @@ def parse(
             basic.append(part)
         elif isinstance(part, bool):  # a new axis of size 1 or 0
             basic.append(None)
-            advanced.append(x.backend.xp.zeros(int(part), dtype=np.int64))
+            advanced.append(x.backend.asarray([0] * part, np.int64))
         elif isinstance(part, x.backend.array_type):
             require_fit(x.backend, part, shape[axis : axis + taken])
             basic += [EVERYTHING] * taken
@@ -228,17 +228,18 @@ def together(backend: Backend, index: list[Any]) -> tuple[Any, ...]:
     parts: list[Any] = []
     for p in index:
         if not isinstance(p, slice) and p.dtype.kind == "b":
-            parts += backend.xp.nonzero(p)
+            with backend.guard or nullcontext():
+                parts += backend.xp.nonzero(p)
         else:
             parts.append(p)
     broadcast_shapes(*(p.shape for p in parts if not isinstance(p, slice)))
     return tuple(parts)
 
 
-def whole_numbers(backend: Backend, n: int) -> Array:
-    """0, 1, ..., n - 1 on the device, as an index."""
+def whole_numbers(backend: Backend, n: int, start: int = 0) -> Array:
+    """n whole numbers from ``start`` on, on the device, as an index."""
     with backend.guard or nullcontext():
-        return backend.xp.arange(n, dtype=np.int64)
+        return backend.xp.arange(start, start + n, dtype=np.int64)
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:

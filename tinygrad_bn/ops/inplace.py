@@ -251,5 +251,5 @@ def bernoulli_(input: Tensor, p: float = 0.5, *, generator: Generator | None = N
     if not 0 <= p <= 1:
         raise ArgumentError(f"expected a probability within [0, 1], got {p}")
     source = generator_on(input.backend, generator)
-    drawn = source.uniform(input.array.shape, np.dtype(np.float32)) < p
-    return write(input, input.wrap_like(drawn))
+    drawn = source.uniform(input.array.shape, np.dtype(np.float32))
+    return write(input, input.wrap_like(drawn) < p)

@@ -277,7 +277,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes == -1:
         if not labels.size:
             raise ShapeError("expected labels, or num_classes, got neither")
-        num_classes = int(backend.to_numpy(backend.xp.max(labels))) + 1
+        with backend.guard or nullcontext():
+            num_classes = int(backend.to_numpy(backend.xp.max(labels))) + 1
     if num_classes < 1:
         raise RangeError(f"expected labels ≥ 0 and num_classes > 0, got {num_classes} classes")
     require_within(backend, labels, 0, num_classes)

@@ -254,13 +254,14 @@ def pad_from_within(x: Tensor, axis: int, before: int, after: int, mode: str) ->
             f"expected widths of at most {most} for {n} elements in mode {mode!r}, and some "
             f"left, got {before, after}"
         )
-    i, xp = whole_numbers(x.backend, before + n + after) - before, x.backend.xp
-    if mode == "reflect":
-        i = (n - 1) - xp.abs((n - 1) - xp.abs(i))
-    elif mode == "circular":
-        i = start + (i - start) % (stop - start)
-    else:
-        i = xp.clip(i, 0, n - 1)
+    i, xp = whole_numbers(x.backend, before + n + after, -before), x.backend.xp
+    with current(x.backend):
+        if mode == "reflect":
+            i = (n - 1) - xp.abs((n - 1) - xp.abs(i))
+        elif mode == "circular":
+            i = start + (i - start) % (stop - start)
+        else:
+            i = xp.clip(i, 0, n - 1)
     return GetItem.apply(x, index=(slice(None),) * axis + (i,))  # type: ignore[no-any-return]
 
 
@@ -295,8 +296,14 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 def diagonals(x: Tensor, offset: int, dims: tuple[int, ...]) -> Tensor:
     x = movedim(x, dims, (-2, -1))
     n, m = x.array.shape[-2:]
-    i = whole_numbers(x.backend, max(min(n + min(offset, 0), m - max(offset, 0)), 0))
-    return GetItem.apply(x, index=(..., i - min(offset, 0), i + max(offset, 0)))  # type: ignore[no-any-return]
+    size = max(min(n + min(offset, 0), m - max(offset, 0)), 0)
+    row, column = (whole_numbers(x.backend, size, i) for i in places(offset))
+    return GetItem.apply(x, index=(..., row, column))  # type: ignore[no-any-return]
+
+
+def places(offset: int) -> tuple[int, int]:
+    """The row and the column where a diagonal begins."""
+    return -min(offset, 0), max(offset, 0)
 
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
@@ -307,8 +314,8 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     if input.array.ndim != 1:
         raise ShapeError(f"expected a vector or a matrix, got {input.array.shape}")
     size = input.array.size + abs(diagonal)
-    i = whole_numbers(input.backend, input.array.size)
-    index = (i - min(diagonal, 0), i + max(diagonal, 0))
+    n = input.array.size
+    index = tuple(whole_numbers(input.backend, n, i) for i in places(diagonal))
     return AddAt.apply(input, shape=(size, size), index=index)  # type: ignore[no-any-return]
 
 
