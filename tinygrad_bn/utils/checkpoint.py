@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygrad_bn import config
-from tinygrad_bn.autograd.engine import as_sequence, grad
+from tinygrad_bn.autograd.endpoints import as_sequence
+from tinygrad_bn.autograd.engine import grad
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.autograd.walk import collect
