@@ -22,7 +22,7 @@ UNIT = {"float32": 2**-24, "float16": 2**-11, "bfloat16": 2**-8}
 every_dtype = pytest.mark.parametrize("dtype", STORED)
 
 LAYERS = [
-    *((n, 1, k, 1) for n in (1, 7, 8, 9) for k in (1, 2, 3, 4, 8, 31, 32, 33, 127, 136)),
+    *((n, 1, k, 1) for n in (1, 8, 9) for k in (1, 3, 4, 8, 31, 33, 136)),
     *((3, 1, k, 1) for k in (1023, 1024, 1025, 1032, 2051)),
     (515, 1, 12, 1),
 ]
