@@ -16,6 +16,7 @@ from tinygrad_bn.backend import Device
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, GradientError
 
 cupy: Any = uploads.cupy
+pytestmark = pytest.mark.cuda
 DTYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 PLACES = ["cpu", "cuda:0", "cuda:1"]
 

@@ -58,7 +58,9 @@ def test_works_without_numba_and_says_so_nowhere():
     assert python(code, "-W", "error") == "(3,)\n"
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["page", "gradients", "compiled", "norms"])
+@pytest.mark.parametrize(
+    "program", PROGRAMS, ids=["page", "gradients", "compiled", "mixed", "norms"]
+)
 def test_the_programs_of_the_readme_run(program):
     out = python(program)
     if "epoch" in program:
@@ -67,6 +69,10 @@ def test_the_programs_of_the_readme_run(program):
     elif "compile" in program:
         assert out.startswith("program of ")
         assert "adam" in out.lower()
+    elif "autocast" in program:
+        loss, scale = map(float, out.split())
+        assert loss < 1.5
+        assert scale >= 2.0**13  # eight steps, of which at most three were left out
     elif "fold" in program:
         assert "BatchNorm1d" in out
         assert float(out.split()[-1]) < 1e-6

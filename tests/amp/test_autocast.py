@@ -326,6 +326,13 @@ class TestCustomOperations:
         with tg.autocast(x.device.type, dtype=BFLOAT16):
             assert product(x).dtype == BFLOAT16
 
+    def test_forwards_see_arrays(self, x: tg.Tensor) -> None:
+        class Decorated(Cube):
+            forward = tg.amp.custom_fwd(Cube.forward, device_type="cuda", cast_inputs=FLOAT32)
+
+        with pytest.raises(DtypeError, match="a method of Decorated; decorate the function"):
+            Decorated.apply(x)
+
     def test_what_cannot_be_cast_to(self) -> None:
         with pytest.raises(DtypeError, match="floats to cast to, got int32"):
             tg.amp.custom_fwd(device_type="cpu", cast_inputs="int32")

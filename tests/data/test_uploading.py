@@ -20,6 +20,7 @@ from tinygrad_bn.data.uploading import Slot
 from tinygrad_bn.errors import ArgumentError, BackendError, GradientError
 
 cupy: Any = uploads.cupy
+pytestmark = pytest.mark.cuda
 GPUS = ["cuda:0", "cuda:1"]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
+from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.config import Switch, autocasting
 from tinygrad_bn.dtypes import as_dtype, bfloat16, float16
 from tinygrad_bn.errors import ArgumentError, DtypeError
@@ -156,11 +157,11 @@ def custom_fwd(
     Raises
     ------
     ArgumentError, DtypeError
-        For another kind of device, or a dtype that is not of floats.
+        For another kind of device, a dtype that is not of floats, or a method of a Function.
 
     Notes
     -----
-    PyTorch's stands above a Function's ``forward``, and needs `custom_bwd` beside it. Here a
+    PyTorch's stands above a Function's ``forward``, and needs ``custom_bwd`` beside it. Here a
     forward sees arrays, so that this stands above the function that applies it; a ``backward``
     never runs in a region.
     """
@@ -172,6 +173,11 @@ def custom_fwd(
     def decorated(function: F) -> F:
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
+            if args and isinstance(args[0], Function):
+                raise DtypeError(
+                    f"expected a function of tensors to decorate, got one of arrays, a method of "
+                    f"{args[0].name}; decorate the function that applies it"
+                )
             region: Region | None = autocasting.get()
             given = filter(castable, leaves([*args, *kwargs.values()]))
             if (
