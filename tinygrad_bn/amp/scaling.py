@@ -39,7 +39,8 @@ class GradScaler:
 
     Parameters
     ----------
-    device : where the scale is kept, best where the losses are; the default device if None.
+    device : where the scale is kept, best where the losses are; the default device if None, where
+        PyTorch takes "cuda".
     init_scale : the scale to begin with.
     growth_factor, backoff_factor, growth_interval : as above.
     enabled : False makes `scale` give back what it gets, and `step` step.
