@@ -39,7 +39,8 @@ cross_entropy(const float* __restrict__ x, const i64* __restrict__ target,
     const i64 label = target[team.row];
     const bool known = label >= 0 && label < classes;
     const i64 index = known ? label : 0;
-    const float share_of_label = known ? (weight ? weight[index] : 1.0f) : __uint_as_float(0x7fc00000u);
+    const float nan = __uint_as_float(0x7fc00000u);
+    const float share_of_label = known ? (weight ? weight[index] : 1.0f) : nan;
     const float w = label == ignored ? 0.0f : share_of_label;
     float loss = w * (log_sum - (scores[index] - most));
     if (smooth) loss = keep * loss + share * static_cast<float>(costs);

@@ -6,8 +6,8 @@
 // Elements that are moved at once, 16 bytes at most, of the V that a thread has.
 template <class T, int V> constexpr int at_once = sizeof(T) * V > 16 ? 16 / sizeof(T) : V;
 
-// V elements from the i-th of n on, as far as there are; zeros beyond, and of an absent array. Whole
-// packs are moved at once where ``packed`` says that the array begins where it may.
+// V elements from the i-th of n on, as far as there are; zeros beyond, and of an absent array.
+// Whole packs are moved at once where ``packed`` says that the array begins where it may.
 template <int V, class T>
 __device__ __forceinline__ Pack<T, V> taken(const T* from, i64 i, i64 n, bool packed) {
     constexpr int W = at_once<T, V>;
