@@ -1,4 +1,4 @@
-// Softmax cross-entropy of scores x (N, C) and labels (N,), and its gradient: a team a row. A row is
+// Softmax cross-entropy of scores x (N, C) and labels (N,), and its gradient: a team a row, which is
 // read twice, the second time from a cache. Exponentials are of float32, their sum of float64.
 
 #include "teams.cuh"
