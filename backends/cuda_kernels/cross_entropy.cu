@@ -1,5 +1,6 @@
-// Softmax cross-entropy of scores x (N, C) and labels (N,), and its gradient: a team a row, which is
-// read twice, the second time from a cache. Exponentials are of float32, their sum of float64.
+// Softmax cross-entropy of scores x (N, C) and labels (N,), and its gradient. A team takes a row,
+// and reads it twice, the second time from a cache. Exponentials are of float32, their sum is of
+// float64.
 
 #include "teams.cuh"
 
