@@ -55,7 +55,7 @@ class Announcement(event.Listener):
         """Nothing to say."""
 
 
-event.register("numba:compile", Announcement())
+event.register("numba:compile", Announcement())  # type: ignore[no-untyped-call]
 
 
 def _plus(total: Any, term: Any) -> Any:
