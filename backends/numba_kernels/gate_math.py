@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ from numba import types
 from numba.extending import overload
 
 from . import compilation
-from .vector_math import EXP
+from .vector_math import LN2
 
 OPTIONS: Any = {**compilation.OPTIONS, "forceinline": True}  # a call is in the way of vectors
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)) of a float32 or float64 in compiled code, to a few ulp."""
+    """1 / (1 + exp(-x)) of a float32 or float64 in compiled code, to a few ulp; 0 where that is
+    subnormal.
+    """
     raise NotImplementedError("expected to be called from compiled code")
 
 
@@ -26,50 +29,74 @@ def tanh(x: Any) -> Any:
     raise NotImplementedError("expected to be called from compiled code")
 
 
-def sigmoid_in(real: Any, exp: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """sigmoid in the dtype ``real``, from its exp."""
-    exp_here, one = compilation.inlined(exp), real(1)
+def parts_in(real: Any, whole: Any, degree: int) -> Callable[[Any, Any], Any]:
+    """exp in two parts in the dtype ``real``, whose bits ``whole`` can hold: s and p with
+    s (1 + p), s a power of two; ``degree`` is that of the series of p.
 
-    def compute(x: Any) -> Any:
-        return one / (one + exp_here(-x))
-
-    return compute
-
-
-def tanh_in(real: Any, exp: Callable[[Any], Any], degree: int) -> Callable[[Any], Any]:
-    """tanh in the dtype ``real``, from its exp; ``degree`` is that of the series.
-
-    With e = exp(2x) - 1 it is e / (e + 2). Where |x| is below a quarter, the difference from 1
-    would lose digits, and e is a series. Where the quotient rounds to 1, e may be infinite.
+    x = k ln 2 + r as in `vector_math.exp_in`, but x is first brought within ±``most``, where s is a
+    normal number, or 0 for the least of them: one multiplication less, and p keeps the digits that
+    1 + p would lose.
     """
-    exp_here, one, two, near = compilation.inlined(exp), real(1), real(2), real(0.25)
-    most = real(0.7 * (np.finfo(real).nmant + 4))
+    info = np.finfo(real)
+    digits, bias = whole(info.nmant), whole(info.maxexp - 1)
+    parts = 2 ** (info.nmant - info.nexp)
+    high = real(math.floor(LN2 * parts) / parts)
+    low, inverse = real(float(LN2 - Fraction(float(high)))), real(float(1 / LN2))
+    rounder = real(1.5 * 2**info.nmant)  # a sum with it is rounded to a whole number
+    zero = rounder.view(whole)
     first, *others = [real(1 / math.factorial(n)) for n in range(degree, 1, -1)]
     rest = tuple(others)
 
-    def compute(x: Any) -> Any:
-        u = two * x
-        square = u * u
-        far = exp_here(u) - one
+    def compute(x: Any, most: Any) -> Any:
+        x = -most if x < -most else (most if x > most else x)  # NaN stays
+        sum = real(x * inverse + rounder)
+        n, k = sum - rounder, sum.view(whole) - zero
+        r = (x - n * high) - n * low
         q = first
         for term in rest:
-            q = q * u + term
-        series = q * square + u
-        e = series if square < near else far
-        y = e / (e + two)
-        return one if u > most else y  # where e is infinite, y is NaN; and if x is, it stays
+            q = q * r + term
+        return whole((k + bias) << digits).view(real), q * (r * r) + r
 
     return compute
 
 
-SIGMOID = {
-    types.float32: sigmoid_in(np.float32, EXP[types.float32]),
-    types.float64: sigmoid_in(np.float64, EXP[types.float64]),
+def sigmoid_in(real: Any, parts: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    """sigmoid in the dtype ``real``, from the parts of exp."""
+    parts_here, one, zero = compilation.inlined(parts), real(1), real(0)
+    most = real((np.finfo(real).maxexp - 0.6) * float(LN2))
+
+    def compute(x: Any) -> Any:
+        s, p = parts_here(-x, most)
+        y = one / (one + (s * p + s))
+        return zero if x < -most else y
+
+    return compute
+
+
+def tanh_in(real: Any, parts: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
+    """tanh in the dtype ``real``, from the parts of exp.
+
+    With e = exp(2x) - 1 it is e / (e + 2), and e = s p + (s - 1) has its digits near 0 too, where s
+    is 1. Beyond ``most`` the quotient rounds to ±1.
+    """
+    parts_here, one, two = compilation.inlined(parts), real(1), real(2)
+    most = real(0.7 * (np.finfo(real).nmant + 4))
+
+    def compute(x: Any) -> Any:
+        s, p = parts_here(two * x, most)
+        e = s * p + (s - one)
+        return e / (e + two)
+
+    return compute
+
+
+PARTS = {
+    types.float32: parts_in(np.float32, np.int32, 7),
+    types.float64: parts_in(np.float64, np.int64, 13),
 }
-TANH = {
-    types.float32: tanh_in(np.float32, EXP[types.float32], 9),
-    types.float64: tanh_in(np.float64, EXP[types.float64], 15),
-}
+REAL = {types.float32: np.float32, types.float64: np.float64}
+SIGMOID = {kind: sigmoid_in(REAL[kind], parts) for kind, parts in PARTS.items()}
+TANH = {kind: tanh_in(REAL[kind], parts) for kind, parts in PARTS.items()}
 
 
 @overload(sigmoid, jit_options=OPTIONS)

@@ -17,15 +17,14 @@ from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from tinygrad_bn.backend import Array, Backend
-from tinygrad_bn.ops.moments import (
-    batch_grad_input,
-    batch_grad_sums,
-    batch_moments,
-    batch_normalize,
-    wide,
-)
+from tinygrad_bn.ops.moments import batch_grad_sums, batch_normalize, wide
 from tinygrad_bn.ops.recurrent_steps import beside
-from tinygrad_bn.ops.row_moments import row_grad_input, row_grad_sums, row_moments, row_normalize
+from tinygrad_bn.ops.whole_norms import (
+    whole_batch_norm,
+    whole_batch_norm_grad,
+    whole_row_norm,
+    whole_row_norm_grad,
+)
 
 
 class Norm(NamedTuple):
@@ -66,33 +65,29 @@ class BatchNormInWalk:
 
     def forward(self, step: int, x: Array, bias: Array | None) -> Array:
         """γ x̂ + b; the statistics are kept."""
-        x = self.xp.expand_dims(x, 2)
+        backend, xp, eps = self.backend, self.xp, self.norm.eps[step]
+        x = xp.expand_dims(x, 2)
         if self.norm.by_batch[step]:
-            mean, var = batch_moments(self.backend, x, None)
+            y, mean, var, _ = whole_batch_norm(backend, x, self.weight, bias, None, eps, False)
         else:
-            mean, var = (wide(self.backend, values[step]) for values in self.given)
+            mean, var = (wide(backend, values[step]) for values in self.given)
+            y = batch_normalize(backend, x, mean, 1 / xp.sqrt(var + eps), self.weight, bias)
         self.means.append(mean)
         self.variances.append(var)
-        rstd = self.rstd(step)
-        y = batch_normalize(self.backend, x, mean, rstd, self.weight, bias)
-        return self.xp.squeeze(y, 2)
-
-    def rstd(self, step: int) -> Array:
-        return 1 / self.xp.sqrt(self.variances[step] + self.norm.eps[step])
+        return xp.squeeze(y, 2)
 
     def backward(self, step: int, dy: Array, x: Array) -> Array:
         """The gradient of x; the sums that those of γ and b are made of are kept."""
-        xp = self.xp
-        x, dy, count = xp.expand_dims(x, 2), xp.expand_dims(dy, 2), x.shape[0]
-        mean, rstd = self.means[step], self.rstd(step)
-        sums = batch_grad_sums(self.backend, dy, x, mean, rstd, None)
-        self.sums.append(sums)
+        backend, xp, weight = self.backend, self.xp, self.weight
+        x, dy, mean = xp.expand_dims(x, 2), xp.expand_dims(dy, 2), self.means[step]
+        rstd = 1 / xp.sqrt(self.variances[step] + self.norm.eps[step])
         if self.norm.by_batch[step]:
-            level, slope = (total / max(count, 1) for total in sums)
-            dx = batch_grad_input(self.backend, dy, x, mean, rstd, self.weight, level, slope, None)
+            rest = weight, None, None, x.shape[0], False
+            dx, *sums = whole_batch_norm_grad(backend, dy, x, mean, rstd, *rest)
         else:  # scaled as x is, with nothing subtracted
-            zero = xp.zeros_like(mean)
-            dx = batch_normalize(self.backend, dy, zero, rstd, self.weight, None)
+            sums = [*batch_grad_sums(backend, dy, x, mean, rstd, None)]
+            dx = batch_normalize(backend, dy, xp.zeros_like(mean), rstd, weight, None)
+        self.sums.append((sums[0], sums[1]))
         return xp.squeeze(dx, 2)
 
     def statistics(self) -> tuple[Array, Array]:
@@ -132,22 +127,17 @@ class LayerNormInWalk:
 
     def forward(self, step: int, x: Array, bias: Array | None) -> Array:
         """γ x̂ + b; the statistics are kept."""
-        xp, backend = self.xp, self.backend
-        rows = [self.part(x, part) for part in self.parts]
-        moments = [row_moments(backend, row) for row in rows]
-        self.means.append(beside(xp, [mean for mean, _ in moments]))
-        self.variances.append(beside(xp, [var for _, var in moments]))
-        y = []
-        for k, (row, part) in enumerate(zip(rows, self.parts, strict=True)):
+        y, means, variances = [], [], []
+        for part, eps in zip(self.parts, self.norm.eps, strict=True):
+            row, weight = self.part(x, part), self.part(self.weight, part)
             b = None if bias is None else self.part(bias, part)
-            weight = self.part(self.weight, part)
-            y.append(row_normalize(backend, row, *self.statistics_of(step, k), weight, b))
-        return xp.reshape(self.joined(y), x.shape)
-
-    def statistics_of(self, step: int, k: int) -> tuple[Array, Array]:
-        """Mean and 1 / standard deviation of part k of each row of a step, (n, 1) each."""
-        mean, var = (x[step][:, k : k + 1] for x in (self.means, self.variances))
-        return mean, 1 / self.xp.sqrt(var + self.norm.eps[k])
+            normalized, mean, var, _ = whole_row_norm(self.backend, row, weight, b, eps)
+            y.append(normalized)
+            means.append(mean)
+            variances.append(var)
+        self.means.append(beside(self.xp, means))
+        self.variances.append(beside(self.xp, variances))
+        return self.xp.reshape(self.joined(y), x.shape)
 
     def joined(self, parts: list[Array]) -> Array:
         """Parts of rows (n, 1, K, 1) one beside the other."""
@@ -155,12 +145,14 @@ class LayerNormInWalk:
 
     def backward(self, step: int, dy: Array, x: Array) -> Array:
         """The gradient of x; the sums that those of γ and b are made of are kept."""
-        xp, backend, dx, sums = self.xp, self.backend, [], []
+        xp, dx, sums = self.xp, [], []
         for k, part in enumerate(self.parts):
             grad, row, weight = (self.part(v, part) for v in (dy, x, self.weight))
-            known = self.statistics_of(step, k)
-            sums.append(row_grad_sums(backend, grad, row, *known))
-            dx.append(row_grad_input(backend, grad, row, *known, weight))
+            mean, var = (v[step][:, k : k + 1] for v in (self.means, self.variances))
+            rstd = 1 / xp.sqrt(var + self.norm.eps[k])
+            of_part, *of_sums = whole_row_norm_grad(self.backend, grad, row, mean, rstd, weight)
+            dx.append(of_part)
+            sums.append(of_sums)
         total, product = (xp.concatenate([s[i][0] for s in sums], axis=0) for i in (0, 1))
         self.sums.append((total, product))
         return xp.reshape(self.joined(dx), x.shape)

@@ -8,7 +8,7 @@ which is all that the gradient needs.
 References
 ----------
 Hochreiter and Schmidhuber 1997, "Long short-term memory"; Gers et al. 2000 for the forget gate.
-Cho et al. 2014, arXiv:1406.1078, equations 5 to 8, with the reset gate after the product.
+Cho et al. 2014, arXiv:1406.1078, with the reset gate after the product.
 Elman 1990, "Finding structure in time".
 """
 

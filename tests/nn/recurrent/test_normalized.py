@@ -9,8 +9,13 @@ import tinygrad_bn as tg
 from tests.nn.recurrent.twins import TOLERANCE, assert_alike, drawn, flat, numpy, with_gradients
 from tinygrad_bn import nn
 from tinygrad_bn.autograd import gradcheck, gradgradcheck
-from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
-from tinygrad_bn.nn.utils import accumulate_statistics, freeze_batch_norm, update_bn
+from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError, StateError
+from tinygrad_bn.nn.utils import (
+    accumulate_statistics,
+    freeze_batch_norm,
+    unfreeze_batch_norm,
+    update_bn,
+)
 from tinygrad_bn.utils.checkpoint import checkpoint
 
 BATCH = ["BatchNormRNN", "BatchNormLSTM", "BatchNormGRU"]
@@ -264,6 +269,78 @@ class TestStatistics:
         update_bn(batches, other)
         gx = np.concatenate([numpy(x)[1] for x in batches]) @ numpy(other.weight_ih_l0).T
         np.testing.assert_allclose(running(other, ("norm_ih_l0", 1))[0], gx.mean(0), rtol=1e-12)
+
+
+class TestFreezing:
+    """Of a whole model: recurrent layers beside others."""
+
+    def model(self):
+        return nn.ModuleList([nn.BatchNormLSTM(3, 4, 2, max_length=3), nn.BatchNorm1d(4)])
+
+    @staticmethod
+    def of_norms(model, learning):
+        """The names of the norms' parameters that learn, or do not."""
+        return {
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad is learning and ("norm" in name or name.startswith("1."))
+        }
+
+    @pytest.mark.parametrize("stats", [True, False])
+    def test_holds_gamma_and_beta_of_all_steps(self, stats):
+        model = self.model()
+        names = self.of_norms(model, True)
+        assert {"0.norm_ih_l0.weight", "0.norm_c_l1.bias", "1.weight"} < names
+        freeze_batch_norm(model, stats=stats)
+        assert not self.of_norms(model, True)
+        assert self.of_norms(model, False) == names
+        assert model[0].weight_hh_l0.requires_grad
+        assert model[0].norm_hh_l0.at(2).stats_frozen is stats
+        unfreeze_batch_norm(model)
+        assert self.of_norms(model, True) == names
+        assert not model[0].norm_hh_l0.at(2).stats_frozen
+
+    def test_may_hold_statistics_alone(self):
+        model = self.model()
+        names = self.of_norms(model, True)
+        freeze_batch_norm(model, affine=False)
+        assert self.of_norms(model, True) == names
+        assert all(model[0].norm_c_l1.at(step).stats_frozen for step in range(3))
+
+    def test_what_is_frozen_has_no_gradient_and_stays(self):
+        layer = made("BatchNormLSTM", 3, 4, max_length=2)
+        layer(tg.tensor(drawn(3, 6, 3)))
+        freeze_batch_norm(layer)
+        before = {k: numpy(v).copy() for k, v in layer.state_dict().items()}
+        optimizer = tg.optim.SGD(layer.parameters(), lr=0.1)
+        layer.train()(tg.tensor(drawn(3, 6, 3, seed=1)))[0].sum().backward()
+        optimizer.step()
+        changed = {
+            k for k, v in layer.state_dict().items() if not np.array_equal(numpy(v), before[k])
+        }
+        assert changed == {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
+
+    def test_of_one_norm(self):
+        norm = self.model()[0].norm_c_l0
+        assert norm.freeze() is norm
+        assert not any(p.requires_grad for p in norm.parameters())
+        assert all(norm.at(step).stats_frozen for step in range(3))
+        assert norm.unfreeze(stats=False) is norm
+        assert all(p.requires_grad for p in norm.parameters())
+        assert norm.at(1).stats_frozen
+
+    def test_refuses_steps_without_statistics(self):
+        layer = nn.BatchNormRNN(3, 4, max_length=2)
+        step = layer.norm_hh_l0.at(1)
+        step.running_mean = step.running_var = None
+        with pytest.raises(StateError, match=r"every step, got none at \[1\]"):
+            layer.norm_hh_l0.freeze()
+        with pytest.raises(StateError, match=r"norm_hh_l0\.1"):
+            freeze_batch_norm(layer)
+        assert layer.norm_hh_l0.weight.requires_grad
+        assert not layer.norm_hh_l0.at(0).stats_frozen
+        freeze_batch_norm(layer, stats=False)
+        assert not layer.norm_hh_l0.weight.requires_grad
 
 
 def test_a_state_dict_goes_round():

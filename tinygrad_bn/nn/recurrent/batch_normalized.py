@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeAlias
 
 from tinygrad_bn.errors import ShapeError
+from tinygrad_bn.nn.normalization.base import RunningNormalization, gathering
 from tinygrad_bn.nn.normalization.batch import BatchNorm1d
 from tinygrad_bn.nn.normalization.stepwise import StepBatchNorm
 from tinygrad_bn.nn.recurrent.arguments import require_sizes
 from tinygrad_bn.nn.recurrent.base import Sequences
-from tinygrad_bn.nn.recurrent.fusion import NormOfWalk, of_batch_norm
+from tinygrad_bn.nn.recurrent.fusion import NormOfWalk, of_batch_norm, teach
 from tinygrad_bn.nn.recurrent.normalized import (
     NormalizedGRU,
     NormalizedLSTM,
@@ -18,8 +20,14 @@ from tinygrad_bn.nn.recurrent.normalized import (
     NormalizedRNNBase,
     Norms,
 )
-from tinygrad_bn.nn.utils.accumulation import accumulate_statistics
+from tinygrad_bn.ops.batch_normalization import Moments
 from tinygrad_bn.tensors import Tensor
+
+Lessons: TypeAlias = dict[RunningNormalization, list[Moments]]
+"""What norms are to learn from."""
+
+_lessons: ContextVar[Lessons] = ContextVar("lessons")
+"""Those of the forward that is running."""
 
 
 class BatchNormalized(NormalizedRNNBase):
@@ -60,15 +68,45 @@ class BatchNormalized(NormalizedRNNBase):
 
     def run(self, sequences: Sequences, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """As every layer; what the norms learn from all steps, they learn when it has succeeded."""
-        batch = [m for m in self.modules() if isinstance(m, BatchNorm1d) and m.by_batch]
-        if batch and sequences.sizes[-1] == 1 and self.on_single == "error":
+        if sequences.sizes[-1] == 1 and self.on_single == "error":
+            self.refuse_single(sequences)
+        lessons: Lessons = {}
+        token = _lessons.set(lessons)
+        try:
+            result = super().run(sequences, states)
+        finally:
+            _lessons.reset(token)
+        for layer, parts in lessons.items():
+            layer.learn(Moments.merged(parts))
+        return result
+
+    def refuse_single(self, sequences: Sequences) -> None:
+        """Refuse steps of one sequence where a norm takes the statistics of the batch."""
+        if any(isinstance(m, BatchNorm1d) and m.by_batch for m in self.modules()):
             raise ShapeError(
                 f"expected more than one sequence at every step in training, got steps of "
                 f"{sequences.sizes[0]} to 1: batch statistics of a single value are its own; use "
                 'eval(), sequences of like lengths, or on_single="running"'
             )
-        with accumulate_statistics(self):
-            return super().run(sequences, states)
+
+    def see(
+        self, norms: Sequence[NormOfWalk], moments: Sequence[Tensor], sizes: tuple[int, ...]
+    ) -> None:
+        for norm, mean, var in zip(norms, moments[::2], moments[1::2], strict=True):
+            teach(norm, mean, var, sizes, _lessons.get())
+
+    def composed(
+        self, suffix: str, x: Tensor, states: list[Tensor], sizes: tuple[int, ...]
+    ) -> list[Tensor]:
+        norms = [getattr(self, f"norm_{name}{suffix}") for name in self.norm_widths]
+        layers = [m for norm in norms for m in norm.modules()]
+        with gathering(m for m in layers if isinstance(m, RunningNormalization)) as gathered:
+            result = super().composed(suffix, x, states, sizes)
+        lessons = _lessons.get()
+        for layer, parts in gathered.items():
+            if parts:
+                lessons.setdefault(layer, []).extend(parts)
+        return result
 
     def norm_of_walk(
         self, names: Sequence[str], place: str, x: Tensor, sizes: tuple[int, ...]
@@ -101,7 +139,7 @@ class BatchNormRNN(BatchNormalized, NormalizedRNN):
 
     References
     ----------
-    Cooijmans et al. 2016, arXiv:1603.09025, section 3.
+    Cooijmans et al. 2016, arXiv:1603.09025, whose norms of an LSTM's products are taken over.
     """
 
 
@@ -141,8 +179,11 @@ class BatchNormLSTM(BatchNormalized, NormalizedLSTM):
     ``strict=False``. The norms are ``norm_ih_l0``, ``norm_hh_l0`` and ``norm_c_l0``; β of the first
     two is left at 0, as in the paper, since b is there already. Running statistics advance once a
     forward, and the shared ones towards the moments of all the steps that share them.
-    `nn.utils.freeze_batch_norm` holds them; γ and β_c are parameters of the norms of all steps
-    together, which it leaves alone.
+    `nn.utils.freeze_batch_norm` holds them, and γ and β_c, which all steps share.
+
+    A layer in a direction is one node of the graph, however many steps there are. Where a norm has
+    hooks, or another module stands in its place, such as `SyncBatchNorm`, and in mixed precision,
+    the layer is composed of operations instead, some twenty for each step, and is slower.
 
     In the second direction each sequence is read from its own end, and steps count from there:
     statistics differ most in the first steps of a recurrence, so that max_length need not be that
@@ -150,7 +191,8 @@ class BatchNormLSTM(BatchNormalized, NormalizedLSTM):
 
     References
     ----------
-    Cooijmans et al. 2016, arXiv:1603.09025, equations 6 to 8, sections 3 and 4.
+    Cooijmans et al. 2016, arXiv:1603.09025, the sections on the batch-normalized LSTM and on the
+    initialization of γ.
     """
 
 
@@ -164,6 +206,6 @@ class BatchNormGRU(BatchNormalized, NormalizedGRU):
 
     References
     ----------
-    Cooijmans et al. 2016, arXiv:1603.09025, equation 6, in the cell of Cho et al. 2014,
-    arXiv:1406.1078.
+    Cooijmans et al. 2016, arXiv:1603.09025, whose norms of an LSTM's products are taken over into
+    the cell of Cho et al. 2014, arXiv:1406.1078.
     """

@@ -196,7 +196,7 @@ class GRUCell(RNNCellBase):
 
     References
     ----------
-    Cho et al. 2014, arXiv:1406.1078, equations 5 to 8.
+    Cho et al. 2014, arXiv:1406.1078, the section on the hidden unit.
     """
 
     gates = 3

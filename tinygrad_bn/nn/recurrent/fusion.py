@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tinygrad_bn.backend import current
 from tinygrad_bn.config import as_first_seen
 from tinygrad_bn.nn.module import Module
+from tinygrad_bn.nn.normalization.base import RunningNormalization
 from tinygrad_bn.nn.normalization.batch import BatchNorm1d
 from tinygrad_bn.nn.normalization.layer import LayerNorm
 from tinygrad_bn.nn.normalization.stepwise import StepBatchNorm
@@ -30,22 +31,12 @@ class NormOfWalk:
     ----------
     norm : what its node is told.
     tensors : γ, β, and the means and variances of steps that do not take those of their batch.
-    steps : for batch norm, what learns from each step.
+    steps : for batch norm, what has the statistics of each step.
     """
 
     norm: Norm
     tensors: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
     steps: tuple[BatchNorm1d, ...] = ()
-
-    def learn(self, mean: Tensor, var: Tensor, sizes: Sequence[int]) -> None:
-        """Show the moments of the walk's steps, (T, C) each, to those that learn in training."""
-        for t, (step, count) in enumerate(zip(self.steps, sizes, strict=True)):
-            if not (self.norm.by_batch[t] and step.training and step.track_running_stats):
-                continue
-            if step.tracked:
-                with current(mean.backend):
-                    of_step = mean.array[t], var.array[t]
-                step.learn(Moments(mean.wrap_like(of_step[0]), var.wrap_like(of_step[1]), count))
 
 
 def is_plain(module: Module, kind: type[Module]) -> bool:
@@ -69,7 +60,7 @@ def of_layer_norms(norms: Sequence[LayerNorm], place: str, x: Tensor) -> NormOfW
             return None
     weights = [norm.weight for norm in norms if norm.weight is not None]
     biases = [norm.bias for norm in norms if norm.bias is not None]
-    if len(weights) < len(norms) or (biases and (len(norms) > 1 or place != "c")):
+    if len(weights) < len(norms) or (biases and place != "c"):
         return None
     widths = tuple(norm.normalized_shape[0] for norm in norms)
     weight = weights[0] if len(norms) == 1 else cat(weights)
@@ -81,18 +72,20 @@ def of_batch_norm(
     norm: StepBatchNorm, place: str, x: Tensor, sizes: Sequence[int]
 ) -> NormOfWalk | None:
     """Batch norm of the steps of a walk, which have so many values each."""
-    weight, bias = norm.weight, norm.bias
+    weight, bias, channels = norm.weight, norm.bias, norm.num_features
     plain = is_plain(norm, StepBatchNorm) and (bias is None or place == "c")
-    if weight is None or not plain or not fit(x, norm.num_features, weight, bias):
+    if weight is None or not plain or not fit(x, channels, weight, bias):
         return None
     last = norm.last
     steps = tuple(norm.at(min(step, last)) for step in range(len(sizes)))
-    if not all(is_ready(step, norm.num_features, x) for step in {*steps}):
-        return None
-    by_batch = tuple(takes_batch(*pair) for pair in zip(steps, sizes, strict=True))
-    if any(batch and count < 2 for batch, count in zip(by_batch, sizes, strict=True)):
-        return None
-    known = Norm(place, tuple(step.eps for step in steps), (), by_batch)
+    by_batch = []
+    for step, count in zip(steps, sizes, strict=True):
+        takes_batch = takes_its_batch(step, count)
+        ready = count > 1 if takes_batch else step.tracked
+        if not ready or not is_ready(step, channels, x):
+            return None
+        by_batch.append(takes_batch)
+    known = Norm(place, tuple(step.eps for step in steps), (), tuple(by_batch))
     if all(by_batch):
         return NormOfWalk(known, (weight, bias, None, None), steps)
     if not all(step.tracked for step in steps):
@@ -101,24 +94,23 @@ def of_batch_norm(
     return NormOfWalk(known, (weight, bias, *given), steps)
 
 
+def takes_its_batch(step: BatchNorm1d, count: int) -> bool:
+    """Whether so many values are normalised by their own statistics."""
+    return step.by_batch and not (count < 2 and step.on_single == "running" and step.tracked)
+
+
 def is_ready(step: BatchNorm1d, channels: int, x: Tensor) -> bool:
     """Whether a step's statistics are what batch norm without γ and β makes of such values."""
-    vectors = (step.running_mean, step.running_var)
+    mean, var, shape = step.running_mean, step.running_var, (channels,)
     return (
         is_plain(step, BatchNorm1d)
-        and step.weight is None
-        and step.bias is None
+        and step.weight is step.bias is None
         and step.axis in (1, -1)
         and step.eps > 0
         and step.num_features == channels
-        and all(v is None or fits(v, x.backend, (channels,)) for v in vectors)
+        and (mean is None or fits(mean, x.backend, shape))
+        and (var is None or fits(var, x.backend, shape))
     )
-
-
-def takes_batch(step: BatchNorm1d, count: int) -> bool:
-    """Whether so many values are normalised by their own statistics."""
-    alone = count < 2 and step.on_single == "running" and step.tracked
-    return step.by_batch and not alone
 
 
 def running_statistics(steps: Sequence[BatchNorm1d]) -> tuple[Tensor, Tensor]:
@@ -131,3 +123,21 @@ def running_statistics(steps: Sequence[BatchNorm1d]) -> tuple[Tensor, Tensor]:
             array = backend.xp.stack([buffer.array for buffer in buffers])
         found.append(buffers[0].wrap_like(array))
     return found[0], found[1]
+
+
+def teach(
+    norm: NormOfWalk,
+    mean: Tensor,
+    var: Tensor,
+    sizes: Sequence[int],
+    lessons: dict[RunningNormalization, list[Moments]],
+) -> None:
+    """Add the moments of a walk's steps, (T, C) each, to what those are to learn from that learn in
+    training.
+    """
+    with current(mean.backend):
+        for t, step in enumerate(norm.steps):
+            learns = step.training and step.track_running_stats and step.tracked
+            if learns and norm.norm.by_batch[t]:
+                of_step = mean.wrap_like(mean.array[t]), mean.wrap_like(var.array[t])
+                lessons.setdefault(step, []).append(Moments(*of_step, sizes[t]))

@@ -61,7 +61,7 @@ class LayerNormRNN(LayerNormalized, NormalizedRNN):
 
     References
     ----------
-    Ba, Kiros and Hinton 2016, arXiv:1607.06450, equation 4.
+    Ba, Kiros and Hinton 2016, arXiv:1607.06450, the section on recurrent networks.
     """
 
     norm_widths = {"h": 1}
@@ -98,7 +98,8 @@ class LayerNormLSTM(LayerNormalized, NormalizedLSTM):
     weight of ``norm_ih_l0``, ``norm_hh_l0`` and ``norm_c_l0``. The paper adds a β of each of the
     first two and b, of which only the sum counts; here they are b_ih and b_hh.
     It needs no batch, and does the same in training and evaluation; where batches are large,
-    `BatchNormLSTM` may learn faster.
+    `BatchNormLSTM` may learn faster. A layer in a direction is one node of the graph; where a norm
+    has hooks or is of another class, and in mixed precision, it is composed of operations.
 
     References
     ----------

@@ -87,9 +87,13 @@ class NormalizedRNNBase(RNNBase):
             **self.cell_options(),
         )
         after, moments = found[: len(states)], found[len(states) :]
-        for norm, mean, var in zip(norms, moments[::2], moments[1::2], strict=False):
-            norm.learn(mean, var, sizes)
+        self.see(norms, moments, sizes)
         return [y, *after]
+
+    def see(
+        self, norms: Sequence[NormOfWalk], moments: Sequence[Tensor], sizes: tuple[int, ...]
+    ) -> None:
+        """Take note of the mean and the variance of each batch norm at each step of a walk."""
 
     def norms_of_walk(
         self, suffix: str, x: Tensor, sizes: tuple[int, ...]

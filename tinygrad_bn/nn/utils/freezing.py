@@ -7,6 +7,7 @@ from typing import TypeVar
 from tinygrad_bn.errors import StateError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.nn.normalization import ChannelNormalization
+from tinygrad_bn.nn.normalization.stepwise import StepBatchNorm
 
 __all__ = ["freeze_batch_norm", "unfreeze_batch_norm"]
 
@@ -37,7 +38,7 @@ def freeze_batch_norm(model: M, stats: bool = True, affine: bool = True) -> M:
                 "expected running statistics to freeze in every batch norm, got none in "
                 f"{', '.join(bare)}: use stats=False, or track_running_stats=True"
             )
-    for _, norm in norms_of(model):
+    for norm in freezable(model):
         norm.freeze(stats, affine)
     return model
 
@@ -46,9 +47,15 @@ def unfreeze_batch_norm(model: M, stats: bool = True, affine: bool = True) -> M:
     """Let the running statistics of every batch norm move again, or its parameters learn, or both;
     the model.
     """
-    for _, norm in norms_of(model):
+    for norm in freezable(model):
         norm.unfreeze(stats, affine)
     return model
+
+
+def freezable(model: Module) -> list[ChannelNormalization | StepBatchNorm]:
+    """The batch norms of a model and, in recurrent layers, what has the γ and β of all steps."""
+    in_time = [module for module in model.modules() if isinstance(module, StepBatchNorm)]
+    return [*(norm for _, norm in norms_of(model)), *in_time]
 
 
 def norms_of(model: Module) -> list[tuple[str, ChannelNormalization]]:
