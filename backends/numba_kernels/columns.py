@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .borrowing import borrowed, written
 from .compilation import compiled, inlined
-from .destinations import written
 from .norm_math import (
     all_slopes,
     back_through,
@@ -24,6 +24,12 @@ from .norm_math import (
 
 BLOCK = 64
 """How many rows at a time go backwards; within them LLVM sees that rows do not overlap."""
+
+
+@inlined
+def matrix(x: Any) -> Any:
+    """x (N, C, 1) as (N, C)."""
+    return borrowed(x).reshape(x.shape[0], x.shape[1])
 
 
 @inlined
@@ -62,7 +68,7 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
     mean: (mean - first)² ≤ var · count costs as many digits as the count has, at worst.
     """
     n, channels, _ = x.shape
-    x = x.reshape(n, channels)
+    x = matrix(x)
     rows: Any = None if mask is None else np.flatnonzero(mask)
     count = n if mask is None else len(rows)
     around = np.zeros(channels)
@@ -81,7 +87,7 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
 def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, relu: Any, out: Any) -> None:
     """y = γ (x - mean) rstd + β, or the ReLU of that."""
     n, channels, _ = x.shape
-    y, x = written(out, x).reshape(n, channels), x.reshape(n, channels)
+    y, x = matrix(written(out, x)), matrix(x)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     zero = x.dtype.type(0)
     for stop in range(n, 0, -BLOCK):
@@ -106,7 +112,7 @@ def grad_sums(
 ) -> None:
     """Σ g and Σ g·x̂ for each column, two rows at a time; g is dy where y came through the ReLU."""
     n, channels, _ = x.shape
-    x, dy = x.reshape(n, channels), dy.reshape(n, channels)
+    x, dy = matrix(x), matrix(dy)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     zero = x.dtype.type(0)
     total[:] = 0
@@ -150,8 +156,8 @@ def grad_input(
 ) -> None:
     """dx = γ rstd (g - mean(g) - x̂ mean(g·x̂)), and γ rstd g where the mask is false."""
     n, channels, _ = x.shape
-    dx = written(out, dy).reshape(n, channels)
-    x, dy = x.reshape(n, channels), dy.reshape(n, channels)
+    dx = matrix(written(out, dy))
+    x, dy = matrix(x), matrix(dy)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     r, level, slope, rest = all_slopes(x, mean, hi, rstd, mean_dy, mean_dy_x_hat)
     zero = x.dtype.type(0)

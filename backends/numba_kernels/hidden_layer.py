@@ -12,9 +12,9 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
+from .borrowing import borrowed, written
 from .calling import Call, in_one_call, place
 from .compilation import compiled
-from .destinations import written
 from .random_words import draw
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
@@ -71,7 +71,8 @@ def masked(x: Any, keys: Any, counter: Any, keep: Any, mask: Any, out: Any) -> N
     """x · mask, and the mask, from a word of Philox for each element: words of a block are drawn
     first, which are then in the first cache.
     """
-    y, rounded = written(out, x), x.dtype.type
+    y, x, rounded = borrowed(written(out, x)), borrowed(x), x.dtype.type
+    mask = borrowed(mask)
     bound, scale, zero = np.float32(keep), rounded(1 / keep if keep > 0 else 0.0), rounded(0)
     key, low, high = keys[0], counter[0], counter[1]
     words = np.empty(BLOCK, np.uint32)

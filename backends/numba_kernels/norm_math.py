@@ -93,10 +93,10 @@ def from_sums(mean: Any, var: Any, around: Any, count: Any) -> bool:
     """Sums of differences from ``around``, and of their squares, become mean and biased variance;
     whether a mean is so far from there that its square, subtracted, takes two digits along.
     """
-    far, count = False, max(count, 1)
+    far, share = False, 1.0 / max(count, 1)
     for c in range(len(mean)):
-        shift = mean[c] / count
+        shift = mean[c] * share
         mean[c] = around[c] + shift
-        var[c] = max(var[c] / count - shift * shift, 0.0)
-        far = far or shift * shift > 100 * var[c]
+        var[c] = max(var[c] * share - shift * shift, 0.0)
+        far = far | (shift * shift > 100 * var[c])
     return far

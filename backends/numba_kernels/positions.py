@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .borrowing import borrowed, written
 from .compilation import compiled, inlined, plus
-from .destinations import written
 from .norm_math import (
     all_slopes,
     back_through,
@@ -65,6 +65,7 @@ def product_sums(
 @compiled
 def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
     """Mean and biased variance of each channel, where the mask is true, as of columns."""
+    x = borrowed(x)
     n, channels, space = x.shape
     count = n * space if mask is None else np.count_nonzero(mask)
     around = np.zeros(channels)
@@ -76,7 +77,7 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
         mean[:] = 0
         var[:] = 0
         for i in range(n):
-            kept = None if mask is None else mask[i]
+            kept = None if mask is None else borrowed(mask)[i]
             for c in range(channels):
                 total, square = difference_sums(x[i, c], kept, around[c])
                 mean[c] += total
@@ -90,7 +91,7 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
 def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, relu: Any, out: Any) -> None:
     """y = γ (x - mean) rstd + β, or the ReLU of that."""
     n, channels, _ = x.shape
-    y = written(out, x)
+    y, x = borrowed(written(out, x)), borrowed(x)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     for i in range(n - 1, -1, -1):
         for c in range(channels):
@@ -111,12 +112,13 @@ def grad_sums(
     product: Any,
 ) -> None:
     """Σ g and Σ g·x̂ for each channel; g is dy where y came through the ReLU."""
+    x, dy = borrowed(x), borrowed(dy)
     n, channels, _ = x.shape
     hi, a, b = lines(x, mean, rstd, weight, bias)
     total[:] = 0
     product[:] = 0
     for i in range(n):
-        kept = None if mask is None else mask[i]
+        kept = None if mask is None else borrowed(mask)[i]
         for c in range(channels):
             constants = mean[c], hi[c], a[c], b[c]
             t, p = product_sums(dy[i, c], x[i, c], *constants, relu, kept)
@@ -166,11 +168,11 @@ def grad_input(
 ) -> None:
     """dx = γ rstd (g - mean(g) - x̂ mean(g·x̂)), and γ rstd g where the mask is false."""
     n, channels, _ = x.shape
-    dx = written(out, dy)
+    dx, x, dy = borrowed(written(out, dy)), borrowed(x), borrowed(dy)
     hi, a, b = lines(x, mean, rstd, weight, bias)
     r, level, slope, rest = all_slopes(x, mean, hi, rstd, mean_dy, mean_dy_x_hat)
     for i in range(n - 1, -1, -1):
-        kept = None if mask is None else mask[i]
+        kept = None if mask is None else borrowed(mask)[i]
         for c in range(channels):
             known = hi[c], a[c], b[c], r[c], level[c], slope[c], rest[c]
             put_differentiated(dy[i, c], x[i, c], *known, relu, kept, dx[i, c])

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .borrowing import borrowed, written
 from .compilation import compiled, inlined
-from .destinations import written
 from .norm_math import differentiated, line, slopes
 from .positions import product_sums, put_normalized
 from .rows import mean_square_of, moments_of
@@ -29,7 +29,7 @@ def normalize_row(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, g: Any, 
 
 @compiled
 def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) -> None:
-    y = written(out, x)
+    y, x = borrowed(written(out, x)), borrowed(x)
     for n in range(x.shape[0]):
         for g in range(x.shape[1]):
             centre = 0.0 if mean is None else mean[n, g]
@@ -39,6 +39,7 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
 @compiled
 def whole(x: Any, weight: Any, bias: Any, eps: Any, y: Any, mean: Any, var: Any, rstd: Any) -> None:
     """All of a forward; without a mean, the variance is the mean square."""
+    x, y = borrowed(x), borrowed(y)
     for n in range(x.shape[0]):
         for g in range(x.shape[1]):
             row = x[n, g].reshape(-1)
@@ -55,6 +56,7 @@ def whole(x: Any, weight: Any, bias: Any, eps: Any, y: Any, mean: Any, var: Any,
 @compiled
 def grad_sums(dy: Any, x: Any, mean: Any, rstd: Any, total: Any, product: Any) -> None:
     """Σ dy and Σ dy·x̂ over samples and positions, (G, K) each."""
+    x, dy = borrowed(x), borrowed(dy)
     n, groups, channels, _ = x.shape
     zero = x.dtype.type(0)
     total[:] = 0
@@ -86,7 +88,8 @@ def whole_grad(
 ) -> None:
     """All of a backward: sums over a channel are parts of its row's and of its own."""
     n, groups, channels, space = x.shape
-    dx, size = written(out, dy), channels * space
+    dx, x, dy = borrowed(written(out, dy)), borrowed(x), borrowed(dy)
+    size = channels * space
     total[:] = 0
     product[:] = 0
     for i in range(n):

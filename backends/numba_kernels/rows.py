@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from .borrowing import borrowed, written
 from .compilation import compiled, inlined, plus
-from .destinations import written
 from .norm_math import differentiated, slopes
 from .positions import difference_sums
 
 BLOCK = 2**14
 """Half of how many elements of x are differentiated while they are in a cache."""
+
+
+@inlined
+def lines(x: Any) -> Any:
+    """x (N, G, K, 1) as (N, G, K)."""
+    return borrowed(x).reshape(x.shape[0], x.shape[1], x.shape[2])
 
 
 @inlined
@@ -48,6 +54,7 @@ def mean_square_of(row: Any) -> Any:
 @compiled
 def moments(rows: Any, mean: Any, var: Any) -> None:
     """Mean and biased variance of each row."""
+    rows = borrowed(rows)
     for r in range(len(rows)):
         mean[r], var[r] = moments_of(rows[r])
 
@@ -55,6 +62,7 @@ def moments(rows: Any, mean: Any, var: Any) -> None:
 @compiled
 def mean_square(rows: Any, result: Any) -> None:
     """The mean square of each row."""
+    rows = borrowed(rows)
     for r in range(len(rows)):
         result[r] = mean_square_of(rows[r])
 
@@ -76,22 +84,21 @@ def put_normalized(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, y: Any)
 
 @compiled
 def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) -> None:
-    samples, groups, channels, _ = x.shape
-    y = written(out, x).reshape(samples, groups, channels)
-    x = x.reshape(samples, groups, channels)
+    samples, groups, _, _ = x.shape
+    y, x = lines(written(out, x)), lines(x)
     for n in range(samples):
         for g in range(groups):
             centre = 0.0 if mean is None else mean[n, g]
-            gamma = None if weight is None else weight[g]
-            beta = None if bias is None else bias[g]
+            gamma = None if weight is None else borrowed(weight)[g]
+            beta = None if bias is None else borrowed(bias)[g]
             put_normalized(x[n, g], centre, rstd[n, g], gamma, beta, y[n, g])
 
 
 @compiled
 def whole(x: Any, weight: Any, bias: Any, eps: Any, y: Any, mean: Any, var: Any, rstd: Any) -> None:
     """All of a forward; without a mean, the variance is the mean square."""
-    samples, groups, channels, _ = x.shape
-    x, y = x.reshape(samples, groups, channels), y.reshape(samples, groups, channels)
+    samples, groups, _, _ = x.shape
+    x, y = lines(x), lines(y)
     for n in range(samples):
         for g in range(groups):
             if mean is None:
@@ -101,8 +108,8 @@ def whole(x: Any, weight: Any, bias: Any, eps: Any, y: Any, mean: Any, var: Any,
                 mean[n, g] = centre
             r = 1 / np.sqrt(square + eps)
             var[n, g], rstd[n, g] = square, r
-            gamma = None if weight is None else weight[g]
-            beta = None if bias is None else bias[g]
+            gamma = None if weight is None else borrowed(weight)[g]
+            beta = None if bias is None else borrowed(bias)[g]
             put_normalized(x[n, g], centre, r, gamma, beta, y[n, g])
 
 
@@ -135,11 +142,9 @@ def add_products(
 @compiled
 def grad_sums(dy: Any, x: Any, mean: Any, rstd: Any, total: Any, product: Any) -> None:
     """Σ dy and Σ dy·x̂ over samples, (G, K) each."""
-    samples, groups, channels, _ = x.shape
-    x, dy = x.reshape(samples, groups, channels), dy.reshape(samples, groups, channels)
     total[:] = 0
     product[:] = 0
-    add_products(dy, x, mean, rstd, 0, samples, total, product)
+    add_products(lines(dy), lines(x), mean, rstd, 0, len(x), total, product)
 
 
 @inlined
@@ -176,7 +181,7 @@ def differentiate(
     for n in range(start, stop):
         for g in range(x.shape[1]):
             centre = 0.0 if mean is None else mean[n, g]
-            gamma = None if weight is None else weight[g]
+            gamma = None if weight is None else borrowed(weight)[g]
             total, product = product_sums(dy[n, g], x[n, g], centre, gamma)
             size = x.shape[2]
             means = 0.0 if mean is None else total / size, product * rstd[n, g] / size
@@ -185,10 +190,8 @@ def differentiate(
 
 @compiled
 def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any) -> None:
-    samples, groups, channels, _ = x.shape
-    dx = written(out, dy).reshape(samples, groups, channels)
-    x, dy = x.reshape(samples, groups, channels), dy.reshape(samples, groups, channels)
-    differentiate(dy, x, mean, rstd, weight, 0, samples, dx)
+    dx = lines(written(out, dy))
+    differentiate(lines(dy), lines(x), mean, rstd, weight, 0, len(x), dx)
 
 
 @compiled
@@ -197,8 +200,7 @@ def whole_grad(
 ) -> None:
     """All of a backward, over blocks of samples that stay in the second-level cache."""
     samples, groups, channels, _ = x.shape
-    dx = written(out, dy).reshape(samples, groups, channels)
-    x, dy = x.reshape(samples, groups, channels), dy.reshape(samples, groups, channels)
+    dx, x, dy = lines(written(out, dy)), lines(x), lines(dy)
     total[:] = 0
     product[:] = 0
     block = max(BLOCK // (groups * channels), 1) * 2
