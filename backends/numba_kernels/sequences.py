@@ -4,7 +4,7 @@ taken once for a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from tinygrad_bn.backend import Array, Kernel
 
 from .batch_norm import FLOATS
+from .calling import Call
 from .sequence_plans import Backward, Forward, Plan, Running, states_before
 from .sequence_products import Products, WeightGrads
 
@@ -141,10 +142,33 @@ def walk_forward(*args: Any) -> tuple[Array, ...]:
     return outs
 
 
+def into_forward(outs: tuple[Array, ...], *args: Any) -> Call:
+    return OnLeaves(fill_forward, (outs, *args)), arrays_in((outs, *args))
+
+
 def walk_backward(*args: Any) -> tuple[Array | None, ...]:
     outs = memory_backward(Backward(*args))
     fill_backward(outs, *args)
     return outs
+
+
+def into_backward(outs: tuple[Array, ...], *args: Any) -> Call:
+    made = iter([out for out in outs if out is not None])
+    wanted = memory_backward(Backward(*args))
+    places = tuple(None if like is None else next(made) for like in wanted)
+    return OnLeaves(fill_backward, (places, *args)), arrays_in((places, *args))
+
+
+class OnLeaves:
+    """A function of trees of tuples, as one of the arrays in them: they are in plain sight of who
+    calls it with others in their places.
+    """
+
+    def __init__(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.function, self.args = function, args
+
+    def __call__(self, *arrays: Array) -> None:
+        self.function(*with_arrays(self.args, iter(arrays)))
 
 
 def arrays_in(tree: tuple[Any, ...]) -> tuple[Array, ...]:
@@ -158,7 +182,19 @@ def arrays_in(tree: tuple[Any, ...]) -> tuple[Array, ...]:
     return tuple(found)
 
 
+def with_arrays(tree: tuple[Any, ...], given: Iterator[Array]) -> tuple[Any, ...]:
+    """The tree with other arrays in the places of its own."""
+    parts: list[Any] = []
+    for part in tree:
+        if type(part) is tuple:
+            part = with_arrays(part, given)
+        elif isinstance(part, np.ndarray):
+            part = next(given)
+        parts.append(part)
+    return tuple(parts)
+
+
 KERNELS = {
-    "walk_forward": Kernel(walk_forward, accepts_forward),
-    "walk_backward": Kernel(walk_backward, accepts_backward),
+    "walk_forward": Kernel(walk_forward, accepts_forward, into_forward),
+    "walk_backward": Kernel(walk_backward, accepts_backward, into_backward),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_bn as tg
+from tests.kernels.walks import backward_arguments, forward_arguments
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
 from tinygrad_bn.ops import dense, whole_norms
 
@@ -175,6 +176,19 @@ def words(n: int) -> Any:
     return made
 
 
+def walk(name: str, cell: str, statistics: str) -> Any:
+    """What makes the arguments of a walk through time, in tuples."""
+
+    def made(rng: Rng) -> tuple[Any, ...]:
+        seed = int(rng.integers(99))
+        args = forward_arguments(cell, (4, 4, 3), statistics=statistics, seed=seed)
+        kernel = NUMPY.kernels.get("walk_forward")
+        assert kernel is not None
+        return args if name == "walk_forward" else backward_arguments(args, kernel.run(*args))
+
+    return made
+
+
 def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
     """The name of each kernel with a case's name and what makes its arguments."""
     for dtype in (np.float32, np.float64):
@@ -205,6 +219,9 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
                 yield f"{name}_update", title, update(name, dtype, whole)
     for n in (0, 1, 4, 103):
         yield "philox_words", str(n), words(n)
+    for cell, statistics in (("lstm", "none"), ("lstm", "mixed"), ("gru", "layer")):
+        for name in ("walk_forward", "walk_backward"):
+            yield name, f"{cell}-{statistics}", walk(name, cell, statistics)
 
 
 CASES = [pytest.param(name, made, id=f"{name}-{title}") for name, title, made in cases()]
@@ -219,6 +236,17 @@ def split(made: Callable[[Rng], tuple[Any, ...]], seed: int) -> tuple[list[Any],
 def owner(x: Any) -> Any:
     """The array that x is a view of."""
     return x if x.base is None else owner(x.base)
+
+
+def leaves(args: Any) -> list[Any]:
+    """The arrays among arguments, also inside of tuples."""
+    found = []
+    for x in args:
+        if isinstance(x, tuple):
+            found += leaves(x)
+        elif isinstance(x, np.ndarray):
+            found.append(x)
+    return found
 
 
 def poison(x: Any) -> None:
@@ -246,9 +274,8 @@ def test_has_the_bits_of_run_also_of_values_that_come_later(name: str, made: Any
     for seed in (0, 1):
         if seed:
             args, _ = split(made, seed)
-            for x, other in zip(mine, args, strict=True):
-                if isinstance(x, np.ndarray):
-                    np.copyto(owner(x), owner(other))
+            for x, other in zip(leaves(mine), leaves(args), strict=True):
+                np.copyto(owner(x), owner(other))
             for out in outs:
                 if not any(out is x for x in mine) and out is not None:
                     poison(out)
