@@ -13,6 +13,8 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 OPTIMIZERS: dict[str, dict[str, float]] = {"adam": {}, "sgd": {"momentum": 0.9}}
 """The options of each, beside its learning rate."""
+ARRAYS = {"adam": 4, "sgd": 3}
+"""What an update touches for each parameter: itself, its gradient, and each buffer."""
 UPDATE_BYTES = {"adam": 28, "sgd": 20}
 """What an update moves per parameter in float32: parameter, gradient and each buffer are read, all
 but the gradient are written.

@@ -24,11 +24,14 @@ class Pace:
     rounds : how often each call has its turn.
     warm, block : seconds of a turn that are thrown away, and that count; both hold one call at
         least, and a block three.
+    cpu : whether what is measured is the time that the process had the core, on a machine that it
+        shares, and not the time that passed. The same for calls that do not wait.
     """
 
     rounds: int = 9
     warm: float = 0.02
     block: float = 0.06
+    cpu: bool = False
 
 
 QUICK = Pace(rounds=3, warm=0.01, block=0.03)
@@ -52,7 +55,7 @@ class Measured:
 def compare(
     calls: Mapping[str, Callable[[], Any]],
     pace: Pace,
-    clock: Callable[[], float] = perf_counter,
+    wall: Callable[[], float] = perf_counter,
     busy: Callable[[], float] = process_time,
 ) -> Measured:
     """Time calls in turns, every other round in the opposite order.
@@ -61,15 +64,16 @@ def compare(
     this call is used to. What counts is the median within its block, so that an interruption does
     not.
     """
+    clock = busy if pace.cpu else wall
     repeats = {name: repeats_of(call, clock) for name, call in calls.items()}
     found = Measured({name: [] for name in calls}, {name: [] for name in calls})
     order = list(calls)
     for _ in range(pace.rounds):
         for name in order:
             run_for(pace.warm, calls[name], clock)
-            start, used = clock(), busy()
+            start, used = wall(), busy()
             found.seconds[name].append(block(calls[name], repeats[name], pace, clock))
-            found.cores[name].append((busy() - used) / (clock() - start))
+            found.cores[name].append((busy() - used) / (wall() - start))
         order.reverse()
     return found
 

@@ -1,49 +1,56 @@
 """What a step cannot be quicker than, from what this machine's core does: products at the speed of
-its BLAS, updates and norms at that of copying.
+its BLAS, updates and norms at that of scaling numbers in place. A copy would be slower than that:
+it has to fetch the lines that it overwrites.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-from cases import NORM_BYTES, UPDATE_BYTES, Case
+from cases import ARRAYS, NORM_BYTES, UPDATE_BYTES, Case
 from compare import Times, significant
 
 SIDE = 1024
-"""Of the square matrices whose product is timed."""
+"""Of the square matrices whose product is timed, unless the network is wider: it is then as wide."""
 LEAST = 1 << 16
-"""How many numbers a timed copy takes at least: below it NumPy's call would be what is timed."""
-PRODUCT, UPDATE, NORM = "a product", "a copy for the update", "a copy for the norms"
+"""How many numbers are scaled at least: below it NumPy's call would be what is timed."""
+PRODUCT, UPDATE, NORM = "product", "scaling as much as an update", "scaling as much as a norm"
 
 
-def copied(case: Case, optimizer: str) -> dict[str, int]:
-    """How many numbers are copied: each copy touches as much memory as what it stands for."""
-    arrays = {"adam": 4, "sgd": 3}[optimizer]
+def scaled(case: Case, optimizer: str) -> dict[str, int]:
+    """How many numbers are scaled: as many as what the time stands for keeps in memory, which are
+    parameters, gradients and buffers, or the input and output of a norm.
+    """
     return {
-        UPDATE: max(LEAST, case.parameters * arrays // 2),
-        NORM: max(LEAST, case.batch * max(case.hidden)),
+        UPDATE: max(LEAST, case.parameters * ARRAYS[optimizer]),
+        NORM: max(LEAST, 2 * case.batch * max(case.hidden)),
     }
+
+
+def side(case: Case) -> int:
+    return max(SIDE, *case.widths)
 
 
 def references(case: Case, optimizer: str) -> dict[str, Callable[[], Any]]:
     """The calls that tell the speed of this core, timed in turns with the steps."""
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, SIDE, SIDE), dtype=np.float32)
+    a, b = rng.standard_normal((2, side(case), side(case)), dtype=np.float32)
     out = np.empty_like(a)
     calls: dict[str, Callable[[], Any]] = {PRODUCT: lambda: np.dot(a, b, out=out)}
-    for name, size in copied(case, optimizer).items():
-        source, target = np.ones(size, np.float32), np.zeros(size, np.float32)
-        calls[name] = lambda s=source, t=target: np.copyto(t, s)  # type: ignore[misc]
+    for name, size in scaled(case, optimizer).items():
+        x = np.ones(size, np.float32)
+        calls[name] = partial(np.multiply, x, np.float32(1), out=x)
     return calls
 
 
 def rates(times: Times, case: Case, optimizer: str) -> dict[str, float]:
-    """FLOP/s of the product and bytes/s of the copies, each of which reads once and writes once."""
-    found = {PRODUCT: 2 * SIDE**3 / statistics.median(times[PRODUCT])}
-    for name, size in copied(case, optimizer).items():
+    """FLOP/s of the product, and bytes/s of scaling, which reads and writes four bytes a number."""
+    found = {PRODUCT: 2 * side(case) ** 3 / statistics.median(times[PRODUCT])}
+    for name, size in scaled(case, optimizer).items():
         found[name] = 8 * size / statistics.median(times[name])
     return {name: significant(rate, 4) for name, rate in found.items()}
 

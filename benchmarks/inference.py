@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import rivals
 from cases import CASES
-from compare import Pace, best, compare, ratio, spread
-from steps import Report, times_of
+from compare import Pace, best, compare, spread
+from steps import Report, ahead, times_of
 
 BATCHES = (1, 64)
 REFERENCE = "tinygrad_bn eager"
@@ -43,13 +43,12 @@ def measured(batch: int, pace: Pace) -> dict[str, Any]:
         times = compare(calls, pace)
     rivals.forget()
     theirs = [form for form in calls if rivals.package(form) != rivals.OURS]
-    rival = best(times.seconds, theirs)
     ours = [form for form in calls if form not in theirs]
     return {
         "seconds": {form: spread(times.seconds[form]) for form in calls},
         "cores": {form: spread(times.cores[form])["median"] for form in calls},
-        "best rival": rival,
-        "ahead": {form: ratio(times.seconds, rival, form) for form in ours} if rival else {},
+        "best rival": best(times.seconds, theirs),
+        "ahead": ahead(times.seconds, dict.fromkeys(ours, theirs)),
         "absent": absent,
     }
 

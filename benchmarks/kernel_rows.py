@@ -119,7 +119,7 @@ def slower_operations(results: Results) -> list[str]:
             for name, row in results["microseconds an operation"].items()
             if f"torch {phase}" in row
         }
-        found += listed(f"single operations, {title}", ratios)
+        found += listed(title, ratios)
     return found
 
 
@@ -132,7 +132,7 @@ def slower_norms(results: Results) -> list[str]:
             for name, row in results["microseconds"].items()
             if f"torch {phase}" in row
         }
-        found += listed(f"norms, {title}", ratios)
+        found += listed(title, ratios)
     return found
 
 

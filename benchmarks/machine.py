@@ -37,6 +37,8 @@ def surroundings(threads: int, environment: Mapping[str, str]) -> dict[str, str]
         f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={threads}"
     )
     found["JAX_PLATFORMS"] = "cpu"
+    # or processes that wait to compile for PyTorch share the core with what is timed
+    found["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import rivals
-from cases import CASES
+from cases import CASES, MNIST
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -38,6 +38,17 @@ LOOKS: dict[str, dict[str, Any]] = {
 """Okabe and Ito's colours, which people of every colour vision tell apart."""
 TITLES = {"adam": "Adam", "sgd": "SGD with momentum"}
 OURS = ("tinygrad_bn compiled", "tinygrad_bn eager")
+LEGEND = (
+    "best of all (upper name) over ours, compiled",
+    "best of PyTorch (lower name) over ours, eager",
+)
+SHORT = {
+    "torch eager": "torch",
+    "torch fused": "fused",
+    "torch compiled": "compiled",
+    "jax jit": "jax",
+}
+"""What fits below a bar."""
 
 
 def drawn(folder: Path, target: Path) -> Iterator[Path]:
@@ -53,25 +64,30 @@ def drawn(folder: Path, target: Path) -> Iterator[Path]:
             yield path
 
 
-def panels(found: dict[str, Any], height: float) -> tuple[Figure, Iterator[tuple[str, Axes]]]:
+def panels(
+    found: dict[str, Any], width: float, height: float
+) -> tuple[Figure, Iterator[tuple[str, Axes]]]:
     """A figure with a panel for each optimizer."""
     optimizers = list(found["optimizers"])
-    figure = Figure(figsize=(5.6 * len(optimizers), height), layout="constrained")
+    figure = Figure(figsize=(width * len(optimizers), height), layout="constrained")
     axes = figure.subplots(1, len(optimizers), sharey=True, squeeze=False)[0]
     return figure, zip(optimizers, axes, strict=True)
 
 
 def ratios(found: dict[str, Any]) -> Figure:
-    """How many times as long as our compiled and eager steps the best rival takes, a case a group:
-    the bars end at the median, the whiskers at the quartiles.
+    """How many times as long as our compiled step the best rival takes, and the best of PyTorch as
+    our eager one: the bars end at the median, the whiskers at the quartiles.
     """
-    figure, places = panels(found, 4)
+    figure, places = panels(found, 7.6, 4.4)
     for optimizer, axes in places:
         rows = found["optimizers"][optimizer]
         for offset, form in zip((-0.2, 0.2), OURS, strict=True):
             bars(axes, rows, form, offset)
         axes.axhline(1, color="#222222", lw=1)
-        labels = [f"{name}\n{row['best rival'] or ''}" for name, row in rows.items()]
+        labels = [
+            "\n".join([name, *(SHORT[ahead["rival"]] for ahead in row["ahead"].values())])
+            for name, row in rows.items()
+        ]
         axes.set_xticks(range(len(rows)), labels, fontsize=8)
         axes.set(yscale="log", title=TITLES[optimizer])
         axes.grid(axis="x", visible=False)
@@ -79,13 +95,15 @@ def ratios(found: dict[str, Any]) -> Figure:
         axes.set_yticks(ticks, [f"{tick:g}×" for tick in ticks])
         axes.minorticks_off()
         axes.margins(y=0.12)
-    figure.axes[0].set_ylabel("time of the best rival, named below, over ours")
-    figure.axes[0].legend(loc="upper right")
+    first = figure.axes[0]
+    first.set_ylabel("time of a rival over ours")
+    bars_of = first.get_legend_handles_labels()[0]
+    first.legend(bars_of, LEGEND, loc="upper right")
     return figure
 
 
 def bars(axes: Axes, rows: dict[str, Any], form: str, offset: float) -> None:
-    known = [(i, row["ahead"][form]) for i, row in enumerate(rows.values()) if row["ahead"]]
+    known = [(i, row["ahead"][form]) for i, row in enumerate(rows.values()) if form in row["ahead"]]
     places = [i + offset for i, _ in known]
     heights = [ratio["median"] for _, ratio in known]
     lower = [max(0.0, ratio["median"] - ratio["quartiles"][0]) for _, ratio in known]
@@ -118,12 +136,13 @@ def bars(axes: Axes, rows: dict[str, Any], form: str, offset: float) -> None:
 
 def batch_sizes(found: dict[str, Any]) -> Figure:
     """Time of a step of the MNIST network against the batch size, above the floor."""
-    figure, places = panels(found, 4.6)
+    figure, places = panels(found, 5.6, 4.6)
+    lowest = 1e6
     for optimizer, axes in places:
         rows = {
             CASES[name].batch: row
             for name, row in found["optimizers"][optimizer].items()
-            if name.startswith("b") and name != "big"
+            if CASES[name].widths == MNIST
         }
         for form in rivals.TRAINING:
             points = [
@@ -135,14 +154,15 @@ def batch_sizes(found: dict[str, Any]) -> Figure:
                 axes.plot(*zip(*points, strict=True), ms=4.5, label=form, **LOOKS[form])
         floor = [row["floor"]["total"] * 1e6 for row in rows.values()]
         if floor:
-            axes.fill_between(list(rows), floor, min(floor) / 3, color="#DDDDDD", lw=0, zorder=0)
+            lowest = min(lowest, *floor)
+            axes.fill_between(list(rows), floor, 1, color="#DDDDDD", lw=0, zorder=0)
             axes.plot(list(rows), floor, color="#555555", lw=1.2, ls=(0, (4, 2)), label="floor")
-            axes.set_ylim(min(floor) / 2)
         axes.set(xscale="log", yscale="log", xlabel="batch size", title=TITLES[optimizer])
         axes.set_xticks(list(rows), [str(batch) for batch in rows])
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     figure.axes[0].set_ylabel("time of a training step (µs)")
+    figure.axes[0].set_ylim(lowest / 2)
     if figure.axes[0].lines:
         figure.axes[0].legend(loc="upper left", fontsize=9)
     return figure

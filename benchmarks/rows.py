@@ -42,12 +42,13 @@ def three(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def times(found: dict[str, Any] | None) -> str:
-    """A ratio with its quartiles."""
+def times(found: dict[str, Any] | None, named: bool = False) -> str:
+    """A ratio with its quartiles, and whose it is."""
     if found is None:
         return ABSENT
     low, high = found["quartiles"]
-    return f"{found['median']:.2f}× ({low:.2f}–{high:.2f})"
+    rival = f", {found['rival']}" if named else ""
+    return f"{found['median']:.2f}× ({low:.2f}–{high:.2f}){rival}"
 
 
 def median(found: dict[str, Any], form: str) -> str:
@@ -63,14 +64,13 @@ def training(results: Results, optimizer: str) -> Table:
     """Times of a step, who is ahead by how much, and how near to the floor."""
     ours = ("tinygrad_bn compiled", "tinygrad_bn eager")
     forms = [*ours, *(form for form in rivals.TRAINING if form not in ours)]
-    header = ["", *map(short, forms), "floor", "best rival"]
-    header += ["over ours compiled", "over ours eager", "floor over ours compiled"]
+    header = ["", *map(short, forms), "floor", "floor over ours compiled"]
+    header += ["best of all over ours compiled", "best of PyTorch over ours eager"]
     table = Table(f"A training step with {optimizer}", header)
     for name, row in results["optimizers"].get(optimizer, {}).items():
         cells = [median(row["seconds"], form) for form in forms]
-        cells += [duration(row["floor"]["total"]), row["best rival"] or ABSENT]
-        cells += [times(row["ahead"].get(form)) for form in ours]
-        table.rows.append([name, *cells, f"{100 * row['of the floor'][ours[0]]:.0f} %"])
+        cells += [duration(row["floor"]["total"]), f"{100 * row['of the floor'][ours[0]]:.0f} %"]
+        table.rows.append([name, *cells, *(times(row["ahead"].get(form), True) for form in ours)])
     return table
 
 
@@ -152,26 +152,33 @@ def rows_of(results: Results) -> Iterable[tuple[str, Any]]:
 
 
 def defeats(results: Results) -> list[str]:
-    """Where one of ours is slower than the best rival."""
-    found = []
+    """Where ours are slower than the best of all rivals, a line a form."""
+    found: dict[str, list[str]] = {}
     for name, row in rows_of(results):
-        for form, ahead in row.get("ahead", {}).items():
-            if ahead["median"] < LEVEL:
-                rival = row.get("best rival", "scikit-learn")
-                found.append(f"{name}: {short(form)} takes {1 / ahead['median']:.2f}× {rival}")
-    return found
+        case, _, optimizer = name.partition(", ")
+        rival = row.get("best rival")
+        for form, own in row["seconds"].items():
+            if rival and rivals.package(form) == rivals.OURS:
+                ratio = own["median"] / row["seconds"][rival]["median"]
+                if ratio > 1 / LEVEL:
+                    title = f"{short(form)}, {optimizer}" if optimizer else short(form)
+                    found.setdefault(title, []).append(f"{case} {ratio:.2f}× {rival}")
+    return [f"{title}: {', '.join(lost)}" for title, lost in found.items()]
 
 
 def heavier(results: Results) -> list[str]:
-    """Where one of ours takes more memory than PyTorch's leanest form."""
-    found = []
+    """Where ours take more memory than PyTorch's leanest form, a line a form."""
+    found: dict[str, list[str]] = {}
     for name, row in results["cases"].items():
         sizes = {form: size["grown"] for form, size in row["megabytes"].items()}
         theirs = [size for form, size in sizes.items() if form.startswith("torch")]
         for form, size in sizes.items():
             if form.startswith(rivals.OURS) and theirs and size > min(theirs):
-                found.append(f"{name}: {short(form)} takes {size / min(theirs):.2f}× the memory")
-    return found
+                found.setdefault(short(form), []).append(f"{name} {size / min(theirs):.2f}×")
+    return [
+        f"{form}, over PyTorch's leanest form: {', '.join(lost)}"
+        for form, lost in found.items()
+    ]
 
 
 def origin(results: Results) -> str:
@@ -182,6 +189,8 @@ def origin(results: Results) -> str:
     used = " ".join(f"{name} {versions[name]}" for name in versions if versions[name])
     quick = "; **a quick run, for its form only**" if how.get("quick") else ""
     disturbed = how.get("disturbed")
+    if how.get("clock") == "cpu":
+        quick += "; times are the processor's, not the wall's"
     shared = f"; the core was shared in {disturbed} of turns" if disturbed else ""
     return (
         f"Measured {machine['made'][:10]} at `{machine['commit']}` on {machine['processor']}, "

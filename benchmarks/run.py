@@ -17,8 +17,10 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any
 
 from machine import RESULTS, settle, write
@@ -51,6 +53,12 @@ def options() -> argparse.Namespace:
     words("--optimizers", help="adam, sgd or both, for steps")
     parser.add_argument("--quick", action="store_true", help="few rounds: for a first look")
     parser.add_argument("--threads", type=int, default=1, help="of everything; 1 by default")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="of steps, inference and fits; cpu for a first look on a machine that others use",
+    )
     parser.add_argument("--out", type=Path, help="the folder for JSON files and plots")
     found = parser.parse_args()
     unknown = sorted(set(found.sections) - set(SECTIONS))
@@ -75,15 +83,16 @@ def measurements(asked: argparse.Namespace, report: Callable[[str], None]) -> di
     for given, known in ((cases, CASES), (optimizers, OPTIMIZERS)):
         if unknown := sorted(set(given) - set(known)):
             raise SystemExit(f"expected some of {','.join(known)}, got {','.join(unknown)}")
-    pace = QUICK if asked.quick else Pace()
+    pace = replace(QUICK if asked.quick else Pace(), cpu=asked.clock == "cpu")
+    clock = process_time if pace.cpu else perf_counter
     large = [case for case in cases if case in memory.LARGE]
     return {
         "steps": partial(steps.measure, cases, optimizers, pace, report),
         "inference": partial(inference.measure, pace, report),
         "memory": partial(memory.measure, large, report),
-        "start": partial(start.measure, 1 if asked.quick else 5, report),
-        "fit": partial(whole_fit.measure, 1 if asked.quick else 5, report),
-        "norms": partial(norms.measure, 3 if asked.quick else 21, asked.threads, report),
+        "start": partial(start.measure, 1 if asked.quick else 3, report),
+        "fit": partial(whole_fit.measure, 1 if asked.quick else 5, clock, report),
+        "norms": partial(norms.measure, 3 if asked.quick else 11, asked.threads, report),
         "operations": partial(per_operation.measure, 3 if asked.quick else 31, report),
     }
 
@@ -101,7 +110,8 @@ def folder_of(asked: argparse.Namespace) -> Path:
     """Where results go: what is not the whole must not take the place of what is."""
     if asked.out:
         return Path(asked.out).resolve()
-    if asked.quick or asked.cases or asked.optimizers or asked.threads != 1:
+    partly = asked.quick or asked.cases or asked.optimizers
+    if partly or asked.threads != 1 or asked.clock != "wall":
         return Path(tempfile.mkdtemp(prefix="benchmarks-"))
     return RESULTS
 
@@ -117,14 +127,15 @@ def show(sections: list[str], folder: Path, console: Any) -> None:
         for kind, make in tables.TABLES.values():
             if kind != source:
                 continue
-            told = make(results)
-            shown = Table(*told.header, title=told.title)
-            for row in told.rows:
+            made = make(results)
+            shown = Table(*made.header, title=made.title)
+            for row in made.rows:
                 shown.add_row(*row)
             console.print(shown)
-        console.print(*(f"missing: {line}" for line in rows.missing(results)), sep="\n")
-        lost = tables.DEFEATS[source](results) if source in tables.DEFEATS else []
-        console.print(*(f"we lose: {line}" for line in lost), sep="\n")
+        lost = tables.DEFEATS[source][1](results) if source in tables.DEFEATS else []
+        told = [f"missing: {line}" for line in rows.missing(results)]
+        for line in [*told, *(f"we lose: {line}" for line in lost)]:
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -137,17 +148,26 @@ def main() -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH)
     folder = folder_of(asked)
-    how = {"threads": asked.threads, "on cores": pinned, "quick": asked.quick}
+    how = {"threads": asked.threads, "on cores": pinned}
+    how |= {"clock": asked.clock, "quick": asked.quick}
     measures = measurements(asked, partial(console.print, highlight=False, soft_wrap=True))
+    failed = []
     for name in asked.sections:
         console.rule(name)
-        results = measures[name]()
+        try:
+            results = measures[name]()
+        except Exception:  # what the other sections take minutes for is not lost
+            console.print_exception()
+            failed.append(name)
+            continue
         told = {**how, "disturbed": disturbed(results), "load": os.getloadavg()[0]}
         path = write(SECTIONS[name], {"how": told, **results}, folder)
         console.print("written:", str(path), soft_wrap=True)
-    show(asked.sections, folder, console)
+    show([name for name in asked.sections if name not in failed], folder, console)
     for path in drawn(folder, PLOTS if folder == RESULTS.resolve() else folder):
         console.print("drawn:", str(path), soft_wrap=True)
+    if failed:
+        raise SystemExit(f"expected all sections to run, but {', '.join(failed)} failed")
 
 
 if __name__ == "__main__":

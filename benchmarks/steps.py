@@ -11,7 +11,7 @@ import floor
 import rivals
 from agreement import REFERENCE, SAME, Disagreement, Distance, Exact, distance, require, walk
 from cases import CASES, Case
-from compare import Measured, Pace, best, compare, ratio, spread
+from compare import Measured, Pace, Times, best, compare, ratio, spread
 
 RATE = 1e-6
 """The learning rate while it is timed: so slow that the loss stays where it is."""
@@ -82,7 +82,9 @@ def agreeing(
 
 
 def summary(times: Measured, forms: list[str], case: Case, optimizer: str) -> dict[str, Any]:
-    """Times, who is the best rival, how far ours are ahead of it, and the floor."""
+    """Times and the floor, and how far ours are ahead: the compiled step of the best of all, the
+    eager one of the best of PyTorch, which also compiles.
+    """
     seconds = times.seconds
     rates = floor.rates(seconds, case, optimizer)
     bound = floor.floor(case, optimizer, rates)
@@ -93,18 +95,28 @@ def summary(times: Measured, forms: list[str], case: Case, optimizer: str) -> di
         "floor": bound,
     }
     theirs = [form for form in forms if rivals.package(form) != rivals.OURS]
-    row["best rival"] = rival = best(seconds, theirs)
-    row["ahead"] = {ours: ratio(seconds, rival, ours) for ours in OURS} if rival else {}
+    row["best rival"] = best(seconds, theirs)
+    eager = [form for form in theirs if rivals.package(form) == "torch"] or theirs
+    row["ahead"] = ahead(seconds, {OURS[0]: theirs, OURS[1]: eager})
     row["of the floor"] = {
         form: round(bound["total"] / row["seconds"][form]["median"], 3) for form in forms
     }
     return row
 
 
+def ahead(seconds: Times, rivals_of: dict[str, list[str]]) -> dict[str, Any]:
+    """For each of our forms the best of its rivals, and how many times as long that takes."""
+    return {
+        form: {"rival": rival, **ratio(seconds, rival, form)}
+        for form, theirs in rivals_of.items()
+        if (rival := best(seconds, theirs))
+    }
+
+
 def line(title: str, row: dict[str, Any]) -> str:
     """A row while the others are still to come."""
-    ahead = ", ".join(f"{form} {r['median']}×" for form, r in row["ahead"].items())
-    return f"{title}: {times_of(row)}; of {row['best rival']}: {ahead}"
+    found = [f"{r['rival']} {r['median']}× {form}" for form, r in row["ahead"].items()]
+    return f"{title}: {times_of(row)}; {', '.join(found)}"
 
 
 def times_of(row: dict[str, Any]) -> str:

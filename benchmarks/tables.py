@@ -36,13 +36,13 @@ TABLES: dict[str, tuple[str, Callable[[Results], rows.Table]]] = {
     "kernels": ("kernels", kernel_rows.kernels),
 }
 """The section's name, the file that it is made from, and how."""
-DEFEATS: dict[str, Callable[[Results], list[str]]] = {
-    "steps": rows.defeats,
-    "inference": rows.defeats,
-    "memory": rows.heavier,
-    "fit": rows.defeats,
-    "per_operation": kernel_rows.slower_operations,
-    "normalization": kernel_rows.slower_norms,
+DEFEATS: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
+    "steps": ("training steps", rows.defeats),
+    "inference": ("inference", rows.defeats),
+    "memory": ("memory", rows.heavier),
+    "fit": ("whole fits", rows.defeats),
+    "per_operation": ("single operations", kernel_rows.slower_operations),
+    "normalization": ("norms", kernel_rows.slower_norms),
 }
 """What tells of each file where somebody else is better."""
 
@@ -72,10 +72,11 @@ def section(name: str, folder: Path = RESULTS) -> str:
 def defeats(folder: Path = RESULTS) -> str:
     """All rows in which somebody else is better."""
     lines: list[str] = []
-    for source, told in DEFEATS.items():
+    for source, (title, told) in DEFEATS.items():
         found = results(source, folder)
-        lines += [f"{source}: not measured yet"] if found is None else told(found)
-    return "\n".join(f"- {line}" for line in lines or ["nowhere in the tables below"]) + "\n"
+        lost = ["not measured yet"] if found is None else told(found)
+        lines += [f"- {title}, {line}" for line in lost]
+    return "\n".join(lines or ["Nowhere in the tables below."]) + "\n"
 
 
 def rewritten(text: str, folder: Path = RESULTS) -> str:

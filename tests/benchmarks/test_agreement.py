@@ -96,15 +96,16 @@ def test_who_computes_something_else_is_not_timed_but_named(monkeypatch):
                 group["momentum"] = 0.8
         return training
 
-    monkeypatch.setattr(rivals, "TRAINING", ("tinygrad_bn eager", "torch eager", "torch fused"))
+    timed = {*steps.OURS, "torch fused"}
+    monkeypatch.setattr(rivals, "TRAINING", (*steps.OURS, "torch eager", "torch fused"))
     monkeypatch.setattr(rivals, "training", false)
     monkeypatch.setattr(agreement, "training", false)
-    monkeypatch.setattr(steps, "OURS", ("tinygrad_bn eager",))
     lines: list[str] = []
     found = steps.measure(["tiny"], ["sgd"], INSTANT, lines.append)
     row = found["optimizers"]["sgd"]["tiny"]
     assert row["absent"]["torch eager"].startswith("computes something else: expected torch eager")
-    assert set(row["seconds"]) == {"tinygrad_bn eager", "torch fused"}
+    assert set(row["seconds"]) == timed
+    assert {found["rival"] for found in row["ahead"].values()} == {"torch fused"}
     assert any("torch eager: computes something else" in line for line in lines)
 
 

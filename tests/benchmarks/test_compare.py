@@ -85,6 +85,18 @@ def test_cores_are_what_the_process_was_busy_with():
     assert found.cores["a"] == pytest.approx([0.5, 0.5])
 
 
+def test_the_clock_may_be_the_processor_s():
+    wall, used = Clock(), Clock()
+
+    def interrupted() -> None:
+        wall.now += 0.08
+        used.now += 0.01
+
+    found = compare({"a": interrupted}, Pace(rounds=2, cpu=True), wall, used)
+    assert found.seconds["a"] == pytest.approx([0.01, 0.01])
+    assert found.cores["a"] == pytest.approx([1 / 8, 1 / 8])
+
+
 def test_spread_tells_the_median_and_the_quartiles():
     assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == {"median": 3.0, "quartiles": [2.0, 4.0]}
     assert spread([1.23456]) == {"median": 1.23, "quartiles": [1.23, 1.23]}

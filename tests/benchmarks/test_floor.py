@@ -46,12 +46,21 @@ def test_rates_count_what_the_references_do():
     assert rates[floor.NORM] == pytest.approx(2 * 4 * floor.LEAST / 2, rel=1e-3)
 
 
-def test_copies_touch_as_much_memory_as_what_they_stand_for():
+def test_as_much_memory_is_scaled_as_what_it_stands_for_touches():
     case = CASES["b4096"]
-    sizes = floor.copied(case, "adam")
-    assert 2 * sizes[floor.UPDATE] == 4 * case.parameters  # parameters, gradients and two moments
-    assert sizes[floor.NORM] == 4096 * 256
-    assert 2 * floor.copied(case, "sgd")[floor.UPDATE] == pytest.approx(3 * case.parameters, abs=1)
+    # parameters, gradients and two moments; input and output of a norm
+    assert floor.scaled(case, "adam") == {
+        floor.UPDATE: 4 * case.parameters,
+        floor.NORM: 2 * 4096 * 256,
+    }
+    assert floor.scaled(case, "sgd")[floor.UPDATE] == 3 * case.parameters
+
+
+def test_references_leave_no_numbers_that_are_slow():
+    for name, call in floor.references(SMALL, "sgd").items():
+        first, second = call(), call()
+        assert abs(second).min() > 1e-30, name
+        assert (first == second).all()
 
 
 def test_batches_differ_and_are_the_same_every_time():

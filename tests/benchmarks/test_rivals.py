@@ -47,7 +47,7 @@ def test_steps_go_on_without_rivals(alone):
     assert "missing: torch (not installed: pip install torch)" in lines
     assert "torch: not installed: pip install torch" in rows.missing(found)
     (cells,) = rows.training(found, "adam").rows
-    assert cells.count(rows.ABSENT) == 4 + 1 + 2  # four forms, the best one, two ratios
+    assert cells.count(rows.ABSENT) == 4 + 2  # four forms, two ratios
 
 
 def test_inference_goes_on_without_rivals(alone):

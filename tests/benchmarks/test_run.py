@@ -14,7 +14,14 @@ import pytest
 import run
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = {"out": None, "quick": False, "cases": None, "optimizers": None, "threads": 1}
+OPTIONS = {
+    "out": None,
+    "quick": False,
+    "cases": None,
+    "optimizers": None,
+    "threads": 1,
+    "clock": "wall",
+}
 
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +31,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # where nothing is compiled yet, on a machine that is busy
     )
 
 
@@ -64,7 +71,13 @@ def test_only_a_whole_run_replaces_the_results():
         return run.folder_of(argparse.Namespace(**{**OPTIONS, **given}))
 
     assert folder() == machine.RESULTS
-    partial = [{"quick": True}, {"cases": ["tiny"]}, {"optimizers": ["adam"]}, {"threads": 2}]
+    partial = [
+        {"quick": True},
+        {"cases": ["tiny"]},
+        {"optimizers": ["adam"]},
+        {"threads": 2},
+        {"clock": "cpu"},
+    ]
     for given in partial:
         found = folder(**given)
         assert found != machine.RESULTS
@@ -84,6 +97,21 @@ def test_unknown_words_are_refused(words, message):
     done = command(*words)
     assert done.returncode
     assert message in done.stderr
+
+
+def test_a_section_that_fails_takes_no_other_with_it(monkeypatch, tmp_path, capsys):
+    def fails() -> dict[str, object]:
+        raise RuntimeError("a reason")
+
+    sections = {"steps": fails, "operations": lambda: {"microseconds an operation": {}}}
+    asked = {**OPTIONS, "sections": list(sections), "out": tmp_path}
+    monkeypatch.setattr(run, "settle", lambda threads: [0])
+    monkeypatch.setattr(run, "options", lambda: argparse.Namespace(**asked))
+    monkeypatch.setattr(run, "measurements", lambda asked, report: sections)
+    with pytest.raises(SystemExit, match="but steps failed"):
+        run.main()
+    assert "a reason" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["per_operation.json"]
 
 
 @pytest.mark.slow
