@@ -15,7 +15,7 @@ from cases import ARRAYS, NORM_BYTES, UPDATE_BYTES, Case
 from compare import Times, significant
 
 SIDE = 1024
-"""Of the square matrices whose product is timed, unless the network is wider: it is then as wide."""
+"""Of the square matrices whose product is timed; those of a wider network are as wide as it."""
 LEAST = 1 << 16
 """How many numbers are scaled at least: below it NumPy's call would be what is timed."""
 PRODUCT, UPDATE, NORM = "product", "scaling as much as an update", "scaling as much as a norm"
