@@ -176,8 +176,7 @@ def heavier(results: Results) -> list[str]:
             if form.startswith(rivals.OURS) and theirs and size > min(theirs):
                 found.setdefault(short(form), []).append(f"{name} {size / min(theirs):.2f}×")
     return [
-        f"{form}, over PyTorch's leanest form: {', '.join(lost)}"
-        for form, lost in found.items()
+        f"{form}, over PyTorch's leanest form: {', '.join(lost)}" for form, lost in found.items()
     ]
 
 
