@@ -33,14 +33,14 @@ class Recurrence(Function):
         sizes: tuple[int, ...],
         reverse: bool,
         norms: tuple[Norm, ...] = (),
-        **options: Any,
+        relu: bool = False,
     ) -> tuple[Array, ...]:
         """The output (R, P) and the last states, and with batch norms mean and variance of each.
 
         ``rest`` are the first states, and of each of the ``norms`` its γ, β, means and variances;
-        see `NormArrays`.
+        see `NormArrays`. ``relu`` is for the cell that may have it.
         """
-        self.sizes, self.reverse, self.options = sizes, reverse, options
+        self.sizes, self.reverse, self.relu = sizes, reverse, relu
         self.x, self.weights = x, (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
         count = CELLS[self.cell_name()].states
         self.states, self.norms, self.arrays = rest[:count], norms, rest[count:]
@@ -97,7 +97,7 @@ class RNNSequence(Recurrence):
     """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or with max(·, 0) in its place."""
 
     def cell_name(self) -> str:
-        return "rnn_relu" if self.options["relu"] else "rnn_tanh"
+        return "rnn_relu" if self.relu else "rnn_tanh"
 
 
 class LSTMSequence(Recurrence):

@@ -238,6 +238,29 @@ class TestWhereNormsAreCalled:
         assert not sequences_in(nodes_of(layer))
 
     @every_kind
+    def test_norms_of_other_features(self, name):
+        layer, features = made(name, 3, 4), 2
+        if name in BATCH:
+            for step in range(5):
+                other = nn.BatchNorm1d(features, affine=False, dtype=tg.float64)
+                layer.norm_hh_l0.register_module(str(step), other)
+        else:
+            key = next(key for key, _ in layer.named_children())
+            setattr(layer, key, nn.LayerNorm(features, bias=False, dtype=tg.float64))
+        with pytest.raises(ShapeError, match="expected"):
+            layer(tg.tensor(drawn(5, 8, 3)))
+
+    @every_batch
+    def test_a_report_on_them(self, name):
+        """Which looks at what each norm of each step is called with."""
+        layer = made(name, 3, 4)
+        layer(tg.tensor(drawn(5, 8, 3)))
+        report = nn.utils.bn_report(layer, tg.tensor(drawn(5, 8, 3)))
+        assert len(report) == 5 * len(list(layer.children()))
+        assert {drift.count for drift in report} == {8}
+        assert sequences_in(nodes_of(layer)) == 1
+
+    @every_kind
     def test_mixed_precision(self, name):
         layer = made(name, 3, 4, dtype=tg.float32)
         with tg.amp.autocast("cpu", dtype=tg.float16):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
@@ -109,10 +109,10 @@ class BatchNormalized(NormalizedRNNBase):
         return result
 
     def norm_of_walk(
-        self, names: Sequence[str], place: str, x: Tensor, sizes: tuple[int, ...]
+        self, norms: Mapping[str, int], place: str, x: Tensor, sizes: tuple[int, ...]
     ) -> NormOfWalk | None:
-        (name,) = names
-        return of_batch_norm(getattr(self, name), place, x, sizes)
+        ((name, width),) = norms.items()
+        return of_batch_norm(getattr(self, name), width, place, x, sizes)
 
     def norms(self, suffix: str) -> Norms:
         """The norms of one layer and direction; in evaluation steps that no batch has reached take

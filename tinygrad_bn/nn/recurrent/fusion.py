@@ -52,27 +52,28 @@ def fit(x: Tensor, channels: int, *vectors: Tensor | None) -> bool:
     )
 
 
-def of_layer_norms(norms: Sequence[LayerNorm], place: str, x: Tensor) -> NormOfWalk | None:
-    """Layer norms of the parts of rows as one."""
-    for norm in norms:
-        plain = is_plain(norm, LayerNorm) and len(norm.normalized_shape) == 1
-        if not (plain and fit(x, norm.normalized_shape[0], norm.weight, norm.bias)):
+def of_layer_norms(
+    norms: Sequence[LayerNorm], widths: tuple[int, ...], place: str, x: Tensor
+) -> NormOfWalk | None:
+    """Layer norms of the parts of rows, which have these widths, as one."""
+    for norm, width in zip(norms, widths, strict=True):
+        plain = is_plain(norm, LayerNorm) and norm.normalized_shape == (width,)
+        if not (plain and fit(x, width, norm.weight, norm.bias)):
             return None
     weights = [norm.weight for norm in norms if norm.weight is not None]
     biases = [norm.bias for norm in norms if norm.bias is not None]
     if len(weights) < len(norms) or (biases and place != "c"):
         return None
-    widths = tuple(norm.normalized_shape[0] for norm in norms)
     weight = weights[0] if len(norms) == 1 else cat(weights)
     known = Norm(place, tuple(norm.eps for norm in norms), widths)
     return NormOfWalk(known, (weight, biases[0] if biases else None, None, None))
 
 
 def of_batch_norm(
-    norm: StepBatchNorm, place: str, x: Tensor, sizes: Sequence[int]
+    norm: StepBatchNorm, channels: int, place: str, x: Tensor, sizes: Sequence[int]
 ) -> NormOfWalk | None:
-    """Batch norm of the steps of a walk, which have so many values each."""
-    weight, bias, channels = norm.weight, norm.bias, norm.num_features
+    """Batch norm of the steps of a walk, which have so many values of each channel."""
+    weight, bias = norm.weight, norm.bias
     plain = is_plain(norm, StepBatchNorm) and (bias is None or place == "c")
     if weight is None or not plain or not fit(x, channels, weight, bias):
         return None

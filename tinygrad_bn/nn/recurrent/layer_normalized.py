@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tinygrad_bn import creation
@@ -38,9 +38,10 @@ class LayerNormalized(NormalizedRNNBase):
                     self.register_module(f"norm_{name}{suffix}", norm)
 
     def norm_of_walk(
-        self, names: Sequence[str], place: str, x: Tensor, sizes: tuple[int, ...]
+        self, norms: Mapping[str, int], place: str, x: Tensor, sizes: tuple[int, ...]
     ) -> NormOfWalk | None:
-        return of_layer_norms([getattr(self, name) for name in names], place, x)
+        found = [getattr(self, name) for name in norms]
+        return of_layer_norms(found, tuple(norms.values()), place, x)
 
     def norms(self, suffix: str) -> Norms:
         """The norms of one layer and direction, which are the same at all steps."""

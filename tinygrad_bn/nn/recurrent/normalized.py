@@ -101,16 +101,19 @@ class NormalizedRNNBase(RNNBase):
         """The norms of one layer and direction for a node; None where they must be called."""
         found = []
         for place, names in self.places.items():
-            norm = self.norm_of_walk([f"norm_{name}{suffix}" for name in names], place, x, sizes)
+            norms = {
+                f"norm_{name}{suffix}": self.norm_widths[name] * self.hidden_size for name in names
+            }
+            norm = self.norm_of_walk(norms, place, x, sizes)
             if norm is None:
                 return None
             found.append(norm)
         return found
 
     def norm_of_walk(
-        self, names: Sequence[str], place: str, x: Tensor, sizes: tuple[int, ...]
+        self, norms: Mapping[str, int], place: str, x: Tensor, sizes: tuple[int, ...]
     ) -> NormOfWalk | None:
-        """The norms of those names as one for a node."""
+        """The norms of those names, each of so many features, as one for a node."""
         raise NotImplementedError
 
     # Step by step
