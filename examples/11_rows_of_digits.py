@@ -30,7 +30,7 @@ options = parser.parse_args()
 if options.quick:
     options.epochs, options.seeds, options.hidden = 10, 1, 32
 
-BATCH, RATE, CHECKS = 100, 0.3, 2  # checks an epoch
+BATCH, RATE, CHECKS = 100, 0.1, 2  # checks an epoch
 NOISE = 0.2  # on pixels in training: rows at the border are blank, and would have no variance
 data = datasets.digits(flatten=False) if options.quick else datasets.mnist(flatten=False)
 images, labels = data.test.tensors
