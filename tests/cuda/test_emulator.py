@@ -158,7 +158,7 @@ class TestBugs:
             ("if (i < n) x[i - 1] = 0;", r"writes outside of argument 0"),
             ("if (i == 0) x[n + 2] = 0;", "outside of argument 0"),
             ("if (i == 0) x[0] = x[n + 20];", "reads or writes outside of argument 0"),
-            ("if (i == 0) x[1 << 28] = 0;", "where no array is"),
+            ("if (i == 0) x[1LL << 44] = 0;", "where no array is"),
             ("if (i == 0) *(float*)nullptr = 0;", "where no array is"),
             ("if (i < 32) { __syncthreads(); }\nelse { __syncthreads(); }", "two barriers"),
             ("if (i < 16) __syncwarp();", "has ended|for its warp"),
@@ -189,7 +189,7 @@ class TestBugs:
         """A fault leaves handlers and the next launch as they were."""
         for _ in range(3):
             with pytest.raises(KernelFault):
-                run("if (i == 0) x[1 << 28] = 0;")
+                run("if (i == 0) x[1LL << 44] = 0;")
             np.testing.assert_array_equal(run("if (i < n) x[i] = i;"), np.arange(100))
 
 
