@@ -46,6 +46,8 @@ FAMILIES = {
     "lamb_update": "adaptive",
     "softmax_cross_entropy": "cross_entropy",
     "softmax_cross_entropy_grad_input": "cross_entropy",
+    "mean_cross_entropy": "mean_cross_entropy",
+    "mean_cross_entropy_grad_input": "mean_cross_entropy",
     "add_bias": "hidden_layer",
     "column_sums": "hidden_layer",
     "relu": "hidden_layer",

@@ -11,6 +11,7 @@ import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn.autograd.interpreters import replay
+from tinygrad_bn.autograd.variable import Stamp
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError, ShapeError
 
 
@@ -280,6 +281,31 @@ class TestInPlace:
             w.zero_()
         with pytest.raises(GradientError, match="higher order"):
             tg.autograd.grad(y, [x], create_graph=True)
+
+    @pytest.mark.parametrize("holder", ["node", "view", "detached"])
+    def test_of_running_statistics_that_a_graph_holds(self, holder, device):
+        """What nobody holds is written to without any node having to look; these somebody holds."""
+        norm = tg.nn.BatchNorm1d(2, device=device)
+        norm(tg.randn(4, 2, device=device))
+        x = tg.ones(2, device=device, requires_grad=True)
+        mean = norm.running_mean
+        held = {"node": mean, "view": mean[:], "detached": mean.detach()}[holder]
+        y = (x * held).sum()
+        del held
+        norm(tg.randn(4, 2, device=device))
+        with pytest.raises(GradientError, match="changed in place"):
+            y.backward()
+
+    def test_of_what_nobody_holds_stops_no_graph(self, device):
+        norm = tg.nn.BatchNorm1d(2, device=device)
+        norm(tg.randn(4, 2, device=device))
+        x = tg.ones(2, device=device, requires_grad=True)
+        y = (x * x).sum()
+        before = Stamp.latest
+        norm(tg.randn(4, 2, device=device))
+        assert Stamp.latest == before
+        y.backward()
+        assert x.grad.tolist() == [2.0, 2.0]
 
     def test_inside_the_graph_is_refused(self):
         x = leaf([1.0])

@@ -159,6 +159,16 @@ def layer(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     return made
 
 
+def of_mean(dtype: Any, *kind: Any) -> Any:
+    """What makes the arguments of the gradient of a mean of cross-entropies."""
+
+    def made(rng: Rng) -> tuple[Any, ...]:
+        dy, share = np.array(rng.random(), dtype), np.array(0.1, dtype)
+        return dy, share, *classes(True, dtype, *kind)(rng)[1:]
+
+    return made
+
+
 def running(dtype: Any) -> Any:
     """What makes the arguments of a step of running statistics."""
 
@@ -209,6 +219,8 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
             kind = dtype, known, smoothing, other
             yield "softmax_cross_entropy", title, classes(False, *kind)
             yield "softmax_cross_entropy_grad_input", title, classes(True, *kind)
+            yield "mean_cross_entropy", title, classes(False, *kind)
+            yield "mean_cross_entropy_grad_input", title, of_mean(*kind)
         yield "moving_moments", np.dtype(dtype).name, running(dtype)
         for name in ("add_bias", "column_sums", "relu", "relu_grad", "dropped"):
             for shape in ((1, 1), (23, 37)):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn import nn
+from tinygrad_bn.autograd.walk import collect
 from tinygrad_bn.errors import DtypeError, RangeError, StateError
 
 
@@ -51,6 +54,124 @@ class TestSequential:
         m = nn.Sequential(Times(2))
         m[0].register_forward_hook(lambda module, args, output: -output)
         assert m(3) == -6
+
+
+KINDS = {
+    "1d": (nn.BatchNorm1d, (6, 3)),
+    "1d of sequences": (nn.BatchNorm1d, (6, 3, 4)),
+    "2d": (nn.BatchNorm2d, (6, 3, 2, 2)),
+    "3d": (nn.BatchNorm3d, (6, 3, 2, 1, 2)),
+}
+
+
+class TestANormAndItsReLU:
+    """They are computed as one, and nobody can tell."""
+
+    @pytest.fixture(params=list(KINDS))
+    def pair(self, request, device):
+        kind, shape = KINDS[request.param]
+        norm = kind(shape[1], device=device)
+        affine = {"weight": tg.tensor([1.5, -2.0, 0.5]), "bias": tg.full((3,), 0.1)}
+        norm.load_state_dict(norm.state_dict() | affine)
+        return nn.Sequential(norm, nn.ReLU()), tg.randn(*shape, device=device)
+
+    def results(self, run, norm, x):
+        """What comes out, the gradients, and the running statistics."""
+        x = x.detach().requires_grad_()
+        norm.zero_grad()
+        y = run(x)
+        (y * tg.arange(y.numel(), device=x.device).float().reshape(y.shape)).sum().backward()
+        grads = [x.grad, *(p.grad for p in norm.parameters() if p.requires_grad)]
+        return [t.tolist() for t in (y, *grads, *norm.buffers())]
+
+    def compared(self, model, x, nodes):
+        """That the model does what its parts do one by one, in so many nodes."""
+        twin = copy.deepcopy(model)
+        got = self.results(model, model[0], x)
+        assert got == self.results(lambda x: twin[1](twin[0](x)), twin[0], x)
+        y = model(x.detach().requires_grad_())
+        assert len(collect([y])) == nodes
+
+    def test_in_training(self, pair):
+        self.compared(*pair, nodes=1)
+
+    def test_in_evaluation(self, pair):
+        model, x = pair
+        self.compared(model.eval(), x, nodes=2)
+
+    def test_with_frozen_statistics(self, pair):
+        model, x = pair
+        model[0].freeze(affine=False)
+        self.compared(model, x, nodes=2)
+
+    def test_with_frozen_parameters(self, pair):
+        model, x = pair
+        model[0].freeze(stats=False)
+        self.compared(model, x, nodes=1)
+
+    def test_of_an_input_without_a_gradient(self, pair):
+        model, x = pair
+        twin = copy.deepcopy(model)
+        model(x).square().sum().backward()
+        twin[1](twin[0](x)).square().sum().backward()
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            assert p.grad.tolist() == q.grad.tolist()
+
+    def test_gradients_of_gradients(self, pair):
+        model, x = pair[0].double(), pair[1].double()
+        norm, relu = model
+
+        def penalty(run):
+            z = x.detach().requires_grad_()
+            (dz,) = tg.autograd.grad(run(z).square().sum(), [z], create_graph=True)
+            dz.square().sum().backward()
+            return [z.grad, *(p.grad for p in norm.parameters())]
+
+        got = penalty(model)
+        norm.zero_grad()
+        for a, b in zip(got, penalty(lambda z: relu(norm(z))), strict=True):
+            # the same sums in another order
+            np.testing.assert_allclose(a.tolist(), b.tolist(), rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_a_hook_sees_what_comes_between(self, pair, place):
+        model, x = pair
+        seen = []
+        model[place].register_forward_hook(lambda module, args, y: seen.append((args[0], y)))
+        y = model(x)
+        between = seen[0][1 - place]
+        assert (between.tolist() == y.tolist()) is False
+        assert between.relu().tolist() == y.tolist()
+
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_a_forward_of_ones_own_is_called(self, pair, place):
+        model, x = pair
+        forward, calls = model[place].forward, []
+        model[place].forward = lambda x: calls.append(1) or forward(x)
+        model(x)
+        assert calls == [1]
+
+    def test_a_class_of_ones_own_is_called(self, pair):
+        class Halved(type(pair[0][0])):
+            def forward(self, input):
+                return super().forward(input) / 2
+
+        model, x = pair
+        halved = Halved(3, device=x.device)
+        halved.load_state_dict(model[0].state_dict())
+        half = nn.Sequential(halved, nn.ReLU())(x)
+        np.testing.assert_allclose(half.tolist(), (model(x) / 2).tolist(), rtol=1e-6)
+
+    def test_anomalies_are_named_by_the_module(self, pair):
+        model, x = pair
+        with tg.autograd.detect_anomaly():
+            y = model(x.detach().requires_grad_())
+        assert "'1' (ReLU)" in y.grad_fn.trace
+
+    def test_other_neighbours_stay(self, device):
+        model = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3), nn.GELU(), nn.BatchNorm1d(3))
+        model.append(nn.ReLU()).append(nn.ReLU()).to(device)
+        assert len(collect([model(tg.randn(6, 3, device=device))])) == 4
 
 
 @pytest.mark.parametrize("kind", [nn.Sequential, lambda *modules: nn.ModuleList(modules)])

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import Token
+from operator import attrgetter
 from typing import Any
 
-from tinygrad_bn import config
+from tinygrad_bn.autograd.destinations import keeper
 from tinygrad_bn.autograd.endpoints import as_sequence, seeds, variables
 from tinygrad_bn.autograd.function import new
 from tinygrad_bn.autograd.ownership import taken
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.autograd.walk import Key, Walk, hooked, key_of
 from tinygrad_bn.backend import current
+from tinygrad_bn.config import autocasting, grad_mode
 from tinygrad_bn.errors import GradientError
 
+kept_by = attrgetter("slot", "_grad", "_hooks", "_after")
 
-class Differentiating:
+
+class Walking:
     """While a walk runs, a graph is recorded if gradients are to have one, and nothing is cast."""
 
-    __slots__ = ("autocasting", "create_graph", "grad_mode")
+    __slots__ = ("tokens", "walk")
 
-    def __init__(self, create_graph: bool) -> None:
-        self.create_graph = create_graph
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
 
     def __enter__(self) -> None:
-        self.grad_mode: Token[bool] = config.grad_mode.set(self.create_graph)
-        self.autocasting: Token[Any] = config.autocasting.set(None)
+        self.tokens: tuple[Token[Any], ...] = (
+            grad_mode.set(self.walk.create_graph),
+            autocasting.set(None),
+            keeper.set(self.walk.place if self.walk.keeping else None),
+        )
 
     def __exit__(self, *_: object) -> None:
-        config.autocasting.reset(self.autocasting)
-        config.grad_mode.reset(self.grad_mode)
+        mode, casting, place = self.tokens
+        grad_mode.reset(mode)
+        autocasting.reset(casting)
+        keeper.reset(place)
 
 
 def backward(
@@ -59,10 +68,9 @@ def backward(
     given = None if grad_tensors is None else as_sequence(grad_tensors)
     targets = None if inputs is None else variables(inputs, "inputs")
     retain_graph = create_graph if retain_graph is None else retain_graph
-    with Differentiating(create_graph), current(roots[0].backend):
-        start = seeds(roots, given, create_graph)
-        walk = Walk(targets, retain_graph, create_graph, keeping=True)
-        found = walk.run(roots, start)
+    walk = Walk(targets, retain_graph, create_graph, keeping=True)
+    with Walking(walk), current(roots[0].backend):
+        found = walk.run(roots, seeds(roots, given, create_graph))
         if walk.keeping and targets is None:
             keep_in_slots(found)
         for key in [*found]:
@@ -72,15 +80,15 @@ def backward(
 def keep_in_slots(found: dict[Any, Any]) -> None:
     """Keep the first gradients of leaves that have a slot, and leave the others in ``found``."""
     kind, others = Variable.tensor_class, {}
-    for x, dx in found.items():
-        slot = x.slot
-        if slot is None or x._grad is not None or x._hooks or x._after:
-            others[x] = dx
+    for x, (slot, known, hooks, after) in zip(found, map(kept_by, found), strict=True):
+        if slot is None or known is not None or hooks or after:
+            others[x] = found[x]
             continue
+        dx, backend = found[x], x.backend
         if dx is not slot:
-            x.backend.store(slot, dx)
+            backend.store(slot, dx)
         x._grad = grad = new(kind)
-        grad.array, grad.backend = slot, x.backend
+        grad.array, grad.backend = slot, backend
     found.clear()
     found.update(others)
 
@@ -131,9 +139,9 @@ def grad(
         if not target.requires_grad:
             raise GradientError("expected inputs that require a gradient, got one that does not")
     retain_graph = create_graph if retain_graph is None else retain_graph
-    with Differentiating(create_graph), current(roots[0].backend):
-        start = seeds(roots, given, create_graph)
-        found = Walk(targets, retain_graph, create_graph).run(roots, start)
+    walk = Walk(targets, retain_graph, create_graph)
+    with Walking(walk), current(roots[0].backend):
+        found = walk.run(roots, seeds(roots, given, create_graph))
         keys = [key_of(target) for target in targets]
         repeated = len({*keys}) < len(keys)
         results: list[Any] = []

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, ClassVar, NoReturn
 
-from tinygrad_bn.autograd.destinations import computed_in
 from tinygrad_bn.autograd.variable import Stamp, Variable, clock
-from tinygrad_bn.backend import Array, Backend, KernelPoint
+from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.config import anomaly_mode, grad_mode, where
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError
 
@@ -52,9 +51,6 @@ class Function:
     tensors.
     """
 
-    destined: ClassVar[bool] = False
-    """Whether backward leaves gradients in ``places``."""
-
     backend: Backend
     origin: Backend | None = None
     """Whose arrays the inputs are, where those of the outputs are another's."""
@@ -69,10 +65,6 @@ class Function:
     outputs: tuple[tuple[tuple[int, ...], Any], ...] | None = None
     """Shape and dtype of each output where forward returned a tuple; None for a single one."""
     hooks: list[tuple[int, Any]] | None = None
-    places: Sequence[Array | None] | None = None
-    """Where the gradients of inputs are kept, while a walk runs a ``destined`` backward: what
-    leaves one there returns the place.
-    """
     trace: str = ""
 
     def forward(self, *arrays: Any, **attributes: Any) -> Any:
@@ -117,13 +109,18 @@ class Function:
                 node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
         if result.__class__ is tuple or node.backend is not backend:
             return node.wrapped(inputs[0], result, tracked)
-        out = new(Variable.tensor_class)
-        out.array = result if result.__class__ is backend.array_type else backend.asarray(result)
-        out.backend = backend
-        if tracked:
-            out.creator, out.requires_grad = node, True
+        out = node.made(result, tracked)
         if cls.view:
             out._stamp = inputs[0].stamp
+        return out
+
+    def made(self, array: Array, tracked: bool) -> Any:
+        """A tensor around a single output, or the first."""
+        out, backend = new(Variable.tensor_class), self.backend
+        out.array = array if array.__class__ is backend.array_type else backend.asarray(array)
+        out.backend = backend
+        if tracked:
+            out.creator, out.requires_grad = self, True
         return out
 
     @classmethod
@@ -180,7 +177,7 @@ class Function:
         Those of integers and booleans have no gradient, nor have auxiliary ones.
         """
         if self.auxiliary:
-            return self.first_of(results, tracked)
+            return tuple(self.made(x, tracked and not i) for i, x in enumerate(results))
         tensors = []
         for position, result in enumerate(results if isinstance(results, tuple) else (results,)):
             out = Variable.tensor_class.wrap(self.backend.asarray(result), self.backend)
@@ -195,30 +192,10 @@ class Function:
             self.outputs = tuple((t.array.shape, t.array.dtype) for t in tensors)
         return tuple(tensors)
 
-    def first_of(self, results: tuple[Any, ...], tracked: bool) -> tuple[Any, ...]:
-        """Tensors around outputs of which the first alone has a gradient."""
-        backend, kind = self.backend, Variable.tensor_class
-        tensors = []
-        for array in results:
-            out = new(kind)
-            out.array = array if array.__class__ is backend.array_type else backend.asarray(array)
-            out.backend = backend
-            tensors.append(out)
-        if tracked:
-            tensors[0].creator, tensors[0].requires_grad = self, True
-        return tuple(tensors)
-
     @property
     def name(self) -> str:
         """What the operation is called in messages."""
         return type(self).__name__
-
-    def placed(self, position: int, point: KernelPoint[..., Array], *args: Any) -> Array:
-        """What a kernel point computes, as the gradient of an input: in its place if it has one."""
-        place = None if self.places is None else self.places[position]
-        if place is None:
-            return point(self.backend, *args)
-        return computed_in(place, point, self.backend, *args)
 
     def intact(self) -> bool:
         """Whether no memory of its inputs and outputs was overwritten since."""

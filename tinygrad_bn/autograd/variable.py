@@ -4,12 +4,14 @@ that made it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import count
+from sys import getrefcount
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tinygrad_bn import config
+from tinygrad_bn.autograd.ownership import ALONE
 from tinygrad_bn.backend import Array, Backend, current
 from tinygrad_bn.errors import GradientError
 
@@ -45,11 +47,23 @@ class Stamp:
         return now
 
 
-def stamp(tensors: Iterable[Variable]) -> None:
+def stamp(tensors: Sequence[Variable]) -> None:
     """Let every graph that needs the old values of these tensors know that they are gone."""
-    now = Stamp.tick()
+    now = Stamp.tick() if any(map(shared, tensors)) else clock()
     for x in tensors:
         (x._stamp or x.stamp).written = now
+
+
+def shared(x: Variable) -> bool:
+    """Whether anybody else may hold the memory of a tensor, as a node that kept it or a view.
+
+    What nobody holds may be overwritten without any node having to look.
+    """
+    array, known = x.array, x._stamp
+    kind: Any = x.backend.array_type
+    if array.__class__ is not kind or array.base is not None:
+        return True
+    return getrefcount(array) > ALONE + 1 + (known is not None and known.array is array)
 
 
 class Handle:
@@ -131,12 +145,12 @@ class Variable:
         """
         self.require_outside()
         self.backend.store(self.array, value)
-        self.stamp.touch()
+        stamp((self,))
         return self
 
     def require_outside(self) -> None:
         """Refuse to overwrite what is part of a graph that is being recorded."""
-        if config.grad_mode.get() and self.requires_grad:
+        if self.requires_grad and config.grad_mode.get():
             kind = (
                 "a leaf that requires a gradient"
                 if self.creator is None

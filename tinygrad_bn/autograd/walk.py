@@ -60,7 +60,7 @@ class Walk:
     targets : whose gradients are wanted; those of all leaves by default.
     retain_graph : leave nodes what they hold.
     create_graph : gradients are Tensors with a graph of their own; otherwise arrays.
-    keeping : gradients of leaves are to be kept, and may be left where an optimizer keeps them.
+    keeping : gradients of leaves are to be kept, and may be left in their slots (`place_for`).
 
     Attributes
     ----------
@@ -90,56 +90,53 @@ class Walk:
 
     def run(self, roots: Sequence[Variable], grads: Sequence[Any]) -> dict[Key, Any]:
         """What is found, from the gradients of the roots."""
-        wanted, pending, ahead = self.wanted, self.pending, self.ahead
-        useful = None if wanted is None else leading_to(wanted, collect(roots))
+        ahead, pending, plain = self.ahead, self.pending, self.plain
+        useful = None if self.wanted is None else leading_to(self.wanted, collect(roots))
         for root, grad in zip(roots, grads, strict=True):
             with current(root.backend):
                 self.send(root, grad)
         while ahead:
-            _, node = heappop(ahead)
-            dy = pending.pop(node)
-            if node.outputs is not None or node.hooks is not None:
+            node = heappop(ahead)[1]
+            dy, outputs, backend = pending.pop(node), node.outputs, node.backend
+            if outputs is not None or node.hooks is not None:
                 dy = complete(node, dy, self.create_graph)
-            if wanted is not None:
-                for position, grad in enumerate((dy,) if node.outputs is None else dy):
-                    if (node, position) in wanted:
-                        self.found[node, position] = grad
-            if useful is None or node in useful:
-                self.step(node, dy)
-                if not self.retain_graph:
-                    node.release()
+            if useful is not None:
+                self.note(node, dy)
+                if node not in useful:
+                    continue
+            here = plain and backend.guard is None and node.origin is None
+            if here and (Stamp.latest < node.born or node.intact()):
+                dxs = node.backward(dy) if outputs is None else node.backward(*dy)
+                self.distribute(node, dxs if dxs.__class__ is tuple else (dxs,))
+            else:
+                dxs = differentiate(node, dy, self.create_graph)
+                with current(node.origin or backend):  # where gradients of inputs add up
+                    self.distribute(node, dxs if dxs.__class__ is tuple else (dxs,))
+            if not self.retain_graph:
+                node.release()
         return self.found
 
-    def step(self, node: Function, dy: Any) -> None:
-        """Go through a node, from the gradients of its outputs to those of its inputs."""
-        on_host = node.backend.guard is None and node.origin is None
-        if node.destined:
-            node.places = self.places(node) if self.keeping and on_host else None
-        if on_host and self.plain and (Stamp.latest < node.born or node.intact()):
-            dxs = node.backward(dy) if node.outputs is None else node.backward(*dy)
-            self.distribute(node, dxs if dxs.__class__ is tuple else (dxs,))
-            return
-        dxs = differentiate(node, dy, self.create_graph)
-        with current(node.origin or node.backend):  # where gradients of inputs add up
-            self.distribute(node, dxs if dxs.__class__ is tuple else (dxs,))
+    def note(self, node: Function, dy: Any) -> None:
+        """Keep the gradients of outputs that are wanted."""
+        for position, grad in enumerate((dy,) if node.outputs is None else dy):
+            if (node, position) in (self.wanted or {}):
+                self.found[node, position] = grad
 
-    def places(self, node: Function) -> list[Array | None]:
-        """The slots of those leaves among the inputs whose gradient is this node's alone so far,
-        and is to be seen by nobody before it is kept.
+    def place(self, x: Variable) -> Array | None:
+        """The slot of a leaf whose first gradient this is, if nobody is to see it before it is
+        kept.
         """
-        places: list[Array | None] = []
-        for x, needed in zip(node.inputs or (), node.needs):  # noqa: B905  (of one length, and hot)
-            slot = x.slot if needed else None
-            if slot is not None and (
-                x._grad is not None
-                or x._hooks
-                or x in self.found
-                or slot.dtype is not x.array.dtype
-                or (places and any(slot is place for place in places))
-            ):
-                slot = None
-            places.append(slot)
-        return places
+        slot = x.slot
+        if (
+            slot is None
+            or x.backend.guard is not None  # a GPU's kernels make what they compute
+            or x._grad is not None
+            or x._hooks
+            or x in self.found
+            or slot.dtype is not x.array.dtype
+        ):
+            return None
+        return slot
 
     def distribute(self, node: Function, dxs: tuple[Any, ...]) -> None:
         """Add the gradients of a node's inputs to what is known of them."""
@@ -255,9 +252,10 @@ def fitted(node: Function, x: Variable, dx: Any) -> Any:
     """The gradient in the shape and dtype of what it is a gradient of."""
     shape, dtype = x.array.shape, x.array.dtype
     xp = interpreters[0](x.backend).xp if isinstance(dx, Variable) else x.backend.xp
-    if dx.shape != shape and not node.broadcasts:
-        raise ShapeError(f"expected {node.name}.backward to give shape {shape}, got {dx.shape}")
-    dx = unbroadcast(xp, dx, shape)
+    if dx.shape != shape:
+        if not node.broadcasts:
+            raise ShapeError(f"expected {node.name}.backward to give shape {shape}, got {dx.shape}")
+        dx = unbroadcast(xp, dx, shape)
     return dx if dx.dtype == dtype else xp.astype(dx, dtype)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from tinygrad_bn import config, dtypes
 from tinygrad_bn.autograd.variable import Handle
@@ -15,6 +15,17 @@ from tinygrad_bn.nn import hooks, state
 from tinygrad_bn.nn.parts import BUFFER, MODULE, PARAMETER, Parts
 from tinygrad_bn.ops.promotion import is_floating
 from tinygrad_bn.tensors import Tensor
+
+hunting = config.anomaly_mode.get
+
+
+class Joint(NamedTuple):
+    """Two modules, one behind the other, that are computed as one where nobody looks between."""
+
+    first: type[Module]
+    second: type[Module]
+    run: Callable[..., Any]
+    """Called with the first module and what comes in."""
 
 
 class Module(Parts):
@@ -41,6 +52,8 @@ class Module(Parts):
     """
 
     _hooks: hooks.Hooks | None = None
+    _joint: ClassVar[Joint | None] = None
+    """What this class computes along with the module behind it in a `Sequential`."""
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         raise ModuleError(f"expected {type(self).__name__} to define forward; it does not")
@@ -48,7 +61,7 @@ class Module(Parts):
     forward: Callable[..., Any] = _forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._hooks is None and not config.anomaly_mode.get():
+        if self._hooks is None and not hunting():
             return self.forward(*args, **kwargs)
         return hooks.call(self, args, kwargs)
 

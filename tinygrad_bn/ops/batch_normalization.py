@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable, stamp
-from tinygrad_bn.backend import Array, current
+from tinygrad_bn.backend import Array, Backend, current
 from tinygrad_bn.config import as_first_seen, grad_mode, recomputing
 from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.ops.collective import Group, gathered, reduced
@@ -47,6 +46,8 @@ def by_channel(xp: Any, x: Array, axis: int) -> Array:
     which kernels ask for: a copy of a transposed x costs less than doing without them.
     """
     shape, x = x.shape, xp.contiguous(x)
+    if len(shape) == 2 and axis == 1:
+        return xp.reshape(x, (*shape, 1))
     return xp.reshape(x, (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])))
 
 
@@ -99,6 +100,11 @@ class BatchNorm(Function):
         self.mean, self.rstd = mean, 1 / xp.sqrt(var + eps)
         y = batch_normalize(self.backend, x, mean, self.rstd, weight, bias)
         return xp.reshape(y, self.shape), mean, var
+
+    def wrapped(self, source: Any, results: Any, tracked: bool) -> Any:
+        """A tensor, and the moments as arrays."""
+        y, mean, var = results
+        return self.made(y, tracked), mean, var
 
     @property
     def others(self) -> tuple[None, ...]:
@@ -154,13 +160,36 @@ class FixedBatchNorm(Function):
         return xp.reshape(dx, self.shape), None, None, dweight, dbias
 
 
-@dataclass(slots=True)
 class Moments:
-    """Mean and biased variance of each channel, (C,) each, over ``count`` values."""
+    """Mean and biased variance of each channel, (C,) each, over ``count`` values; they have no
+    gradient.
+    """
 
-    mean: Tensor
-    var: Tensor
-    count: int
+    __slots__ = ("arrays", "backend", "count")
+
+    def __init__(self, mean: Tensor, var: Tensor, count: int) -> None:
+        self.backend, self.arrays, self.count = mean.backend, (mean.array, var.array), count
+
+    @classmethod
+    def of(cls, backend: Backend, mean: Array, var: Array, count: int) -> Self:
+        """Those in arrays."""
+        moments = cls.__new__(cls)
+        moments.backend, moments.arrays, moments.count = backend, (mean, var), count
+        return moments
+
+    @property
+    def mean(self) -> Tensor:
+        """The means as a tensor."""
+        return self.wrapped(0)
+
+    @property
+    def var(self) -> Tensor:
+        """The variances as a tensor."""
+        return self.wrapped(1)
+
+    def wrapped(self, which: int) -> Tensor:
+        tensor: Any = Variable.tensor_class.wrap(self.arrays[which], self.backend)
+        return tensor  # type: ignore[no-any-return]
 
     def factor(self, correction: str) -> float:
         """What makes of the variance the one that running statistics hold."""
@@ -169,27 +198,24 @@ class Moments:
 
     @staticmethod
     def merged(parts: Sequence[Moments]) -> Moments:
-        """The moments of all values together; they have no gradient."""
+        """The moments of all values together."""
         if len(parts) == 1:
             return parts[0]
-        counts = [part.count for part in parts]
-        source = parts[0].mean
-        xp = source.backend.xp
-        with current(source.backend):
-            means = xp.stack([part.mean.array for part in parts])
-            variances = xp.stack([part.var.array for part in parts])
-            mean, var = merged_moments(xp, counts, means, variances)
-        wrap = type(source).wrap
-        return Moments(wrap(mean, source.backend), wrap(var, source.backend), sum(counts))
+        counts, backend = [part.count for part in parts], parts[0].backend
+        with current(backend):
+            means = backend.xp.stack([part.arrays[0] for part in parts])
+            variances = backend.xp.stack([part.arrays[1] for part in parts])
+            mean, var = merged_moments(backend.xp, counts, means, variances)
+        return Moments.of(backend, mean, var, sum(counts))
 
 
 def moments_of(input: Tensor, mask: Tensor | None, axis: int, count: int) -> Moments:
-    """The moments of a batch, which have no gradient; what comes in has been checked."""
+    """The moments of a batch; what comes in has been checked."""
     backend, kept = input.backend, None if mask is None else mask.array
     with current(backend):
         x, kept = by_channel(backend.xp, input.array, axis), by_position(backend.xp, kept, axis)
         mean, var = batch_moments(backend, x, kept)
-    return Moments(input.wrap_like(mean), input.wrap_like(var), count)
+    return Moments.of(backend, mean, var, count)
 
 
 def normalized_by_batch(
@@ -217,7 +243,7 @@ def normalized_by_batch(
     y, mean, var = BatchNorm.apply(
         input, weight, bias, *rest, eps=eps, axis=axis, counts=counts, group=group, relu=relu
     )
-    return y, Moments(mean, var, sum(counts))
+    return y, Moments.of(input.backend, mean, var, sum(counts))
 
 
 def move_towards(
@@ -230,22 +256,25 @@ def move_towards(
     """Move running statistics towards those of a batch, in place; from nothing follows nothing."""
     if not moments.count:
         return
-    backend, mean, var = moments.mean.backend, moments.mean.array, moments.var.array
+    backend, factor = moments.backend, moments.factor(correction)
     rate = momentum.array if isinstance(momentum, Variable) else momentum
-    factor = moments.factor(correction)
-    running = [x for x in (running_mean, running_var) if x is not None]
-    for x in running:
-        x.require_outside()
+    if running_mean is None or running_var is None:
+        for running, value, scale in zip(
+            (running_mean, running_var), moments.arrays, (1.0, factor), strict=True
+        ):
+            if running is not None:
+                with current(backend):
+                    moved = moving_average(backend, running.array, value, rate, scale)
+                running.overwrite(moved)
+        return
+    running_mean.require_outside()
+    running_var.require_outside()
+    stamp((running_mean, running_var))  # before anything here holds their memory too
+    known = running_mean.array, running_var.array
     with current(backend):
-        if running_mean is not None and running_var is not None:
-            known = running_mean.array, running_var.array
-            moved: Sequence[Array] = moving_moments(backend, *known, mean, var, rate, factor)
-        else:
-            value, scale = (mean, 1.0) if running_var is None else (var, factor)
-            moved = [moving_average(backend, x.array, value, rate, scale) for x in running]
-        for x, new in zip(running, moved, strict=True):
-            backend.store(x.array, new)
-    stamp(running)
+        mean, var = moving_moments(backend, *known, *moments.arrays, rate, factor)
+    backend.store(known[0], mean)
+    backend.store(known[1], var)
 
 
 def batch_norm(

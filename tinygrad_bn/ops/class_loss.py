@@ -6,16 +6,25 @@ an axis of size 1 in place of the classes.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.dtypes import float32, int64
 from tinygrad_bn.errors import ArgumentError, DtypeError, GradientError, RangeError, ShapeError
 from tinygrad_bn.ops.activation import require_floats
 from tinygrad_bn.ops.autocasting import under_autocast
+from tinygrad_bn.ops.label_costs import (
+    is_label,
+    mean_cross_entropy,
+    mean_cross_entropy_grad_input,
+    mean_of_labels,
+    per_class,
+    read_labels,
+    softmax_cross_entropy,
+    softmax_cross_entropy_grad_input,
+)
 from tinygrad_bn.ops.loss import require_reduction, without_nan_targets
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.probability import log_sum
@@ -23,104 +32,6 @@ from tinygrad_bn.ops.promotion import cast, is_floating, promote, require_tensor
 
 if TYPE_CHECKING:
     from tinygrad_bn.tensors import Tensor
-
-
-class Labels(NamedTuple):
-    """What labels say of C classes, (N, 1, *S) each."""
-
-    index: Array
-    """The label; 0 where it is no class, so that it may be read with."""
-    ignored: Array
-    """Whether the label is to be passed over."""
-    weight: Array
-    """Of the label's class; 0 for an ignored label, NaN for another that is no class."""
-
-
-def per_class(xp: Any, values: Array, ndim: int) -> Array:
-    """Values (C,) along axis 1 of ``ndim``."""
-    return xp.reshape(values, (1, -1, *(1,) * (ndim - 2)))
-
-
-def read_labels(
-    xp: Any, x: Array, target: Array, weight: Array | None, ignore_index: int
-) -> Labels:
-    """What the labels (N, *S) say of the classes that x (N, C, *S) has scores for."""
-    target = xp.expand_dims(target, 1)
-    ignored = target == ignore_index
-    known = xp.logical_and(target >= 0, target < x.shape[1])
-    index = xp.where(known, target, 0)
-    found = xp.astype(known, x.dtype) if weight is None else weight[index]
-    return Labels(index, ignored, xp.where(ignored, 0.0, xp.where(known, found, math.nan)))
-
-
-def is_label(xp: Any, x: Array, target: Array) -> Array:
-    """Whether each class of x (N, C, *S) is the label's."""
-    return xp.expand_dims(target, 1) == per_class(xp, xp.arange(x.shape[1]), len(x.shape))
-
-
-@kernel_point
-def softmax_cross_entropy(
-    backend: Backend,
-    x: Array,
-    target: Array,
-    weight: Array | None,
-    ignore_index: int,
-    label_smoothing: float,
-) -> tuple[Array, Array, Array, Array]:
-    """Minus the weighted log-probability of each label (N, *S) under the softmax of x (N, C, *S).
-
-    Parameters
-    ----------
-    weight : of the classes, (C,), or None.
-    label_smoothing : how much of each label is spread evenly over all classes.
-
-    Returns
-    -------
-    Four arrays (N, 1, *S): the losses; the weights whose sum makes a mean of them; the greatest
-    score; and the logarithm of the sum of exp(x - greatest).
-    """
-    xp = backend.xp
-    greatest = xp.max(x, axis=1, keepdims=True)
-    centred = x - greatest
-    total = xp.log(xp.sum(xp.exp(centred), axis=1, keepdims=True))
-    index, ignored, found = read_labels(xp, x, target, weight, ignore_index)
-    losses = found * (total - xp.take_along_axis(centred, index, axis=1))
-    if label_smoothing:
-        costs = total - centred
-        if weight is not None:
-            costs = costs * per_class(xp, weight, len(x.shape))
-        even = xp.sum(costs, axis=1, keepdims=True) / x.shape[1]
-        losses = (1 - label_smoothing) * losses + label_smoothing * even
-    return xp.where(ignored, 0.0, losses), found, greatest, total
-
-
-@kernel_point
-def softmax_cross_entropy_grad_input(
-    backend: Backend,
-    dy: Array,
-    x: Array,
-    target: Array,
-    weight: Array | None,
-    found: Array,
-    greatest: Array,
-    total: Array,
-    ignore_index: int,
-    label_smoothing: float,
-) -> Array:
-    """The gradient of x from dy (N, 1, *S), that of the losses of `softmax_cross_entropy`.
-
-    ``found``, ``greatest`` and ``total`` are what that returned besides the losses.
-    """
-    xp = backend.xp
-    wanted, mass = found * is_label(xp, x, target), found
-    if label_smoothing:
-        even = label_smoothing / x.shape[1]
-        share = xp.ones((x.shape[1],), dtype=x.dtype) if weight is None else weight
-        wanted = (1 - label_smoothing) * wanted + even * per_class(xp, share, len(x.shape))
-        mass = (1 - label_smoothing) * mass + even * xp.sum(share)
-    p = xp.exp(x - greatest - total)
-    ignored = xp.expand_dims(target, 1) == ignore_index
-    return xp.where(ignored, 0.0, dy * (mass * p - wanted))
 
 
 class LabelLoss(Function):
@@ -134,13 +45,10 @@ class LabelLoss(Function):
         xp, self.shape, self.share = self.xp, losses.shape, 1.0
         if reduction == "none":
             return xp.reshape(losses, target.shape)
-        accumulator = self.backend.accumulator(losses.dtype)
-        y = xp.sum(losses, dtype=accumulator)
         if reduction == "mean":
-            count = xp.sum(weights, dtype=accumulator)
-            share = 1 / xp.where(count == 0, math.nan, count)
-            self.share, y = xp.astype(share, losses.dtype), y * share
-        return y
+            y, self.share = mean_of_labels(self.backend, losses, weights)
+            return y
+        return xp.sum(losses, dtype=self.backend.accumulator(losses.dtype))
 
     def of_each(self, dy: Array) -> Array:
         """The gradient of the losses (N, 1, *S)."""
@@ -155,24 +63,30 @@ class CrossEntropy(LabelLoss):
         self,
         x: Array,
         target: Array,
-        weight: Array | None,
+        weight: Array | None = None,
         *,
         ignore_index: int,
         label_smoothing: float,
         reduction: str,
     ) -> Array:
-        self.x, self.target, self.weight = x, target, weight
+        xp, self.x, self.target, self.weight = self.xp, x, target, weight
         self.options = ignore_index, label_smoothing
-        losses, self.found, self.greatest, self.total = softmax_cross_entropy(
-            self.backend, wide(self.xp, x), target, weight, ignore_index, label_smoothing
-        )
-        return narrow(self.xp, self.reduced(losses, self.found, target, reduction), x)
+        self.of_mean = reduction == "mean"
+        given = wide(xp, x), target, weight, ignore_index, label_smoothing
+        if self.of_mean:
+            y, self.share, *self.kept = mean_cross_entropy(self.backend, *given)
+            return narrow(xp, y, x)
+        losses, *self.kept = softmax_cross_entropy(self.backend, *given)
+        return narrow(xp, self.reduced(losses, self.kept[0], target, reduction), x)
 
-    def backward(self, dy: Array, /) -> tuple[Array, None, None]:
-        x, dy = wide(self.xp, self.x), self.of_each(dy)
-        kept = self.target, self.weight, self.found, self.greatest, self.total
-        dx = softmax_cross_entropy_grad_input(self.backend, dy, x, *kept, *self.options)
-        return dx, None, None
+    def backward(self, dy: Array, /) -> tuple[Array | None, ...]:
+        kept = wide(self.xp, self.x), self.target, self.weight, *self.kept, *self.options
+        if self.of_mean:
+            dy = wide(self.xp, dy)
+            dx = mean_cross_entropy_grad_input(self.backend, dy, self.share, *kept)
+        else:
+            dx = softmax_cross_entropy_grad_input(self.backend, self.of_each(dy), *kept)
+        return dx, *(None,) * (len(self.needs) - 1)
 
 
 class SoftCrossEntropy(LabelLoss):
@@ -233,24 +147,24 @@ def require_labels(input: Tensor, target: Tensor, ignore_index: int, name: str) 
 
     A GPU would have to stop for the last of it; there such a label makes its loss NaN.
     """
-    wanted = input.shape[:1] + input.shape[2:] if input.ndim > 1 else ()
-    if target.dtype.kind not in "iu":
-        raise DtypeError(f"expected integers as the labels of {name}, got {target.dtype}")
-    if target.shape != wanted:
+    shape, labels = input.array.shape, target.array
+    wanted = shape[:1] + shape[2:] if len(shape) > 1 else ()
+    if labels.dtype.kind not in "iu":
+        raise DtypeError(f"expected integers as the labels of {name}, got {labels.dtype}")
+    if labels.shape != wanted:
         raise ShapeError(
-            f"expected labels {wanted} for scores {input.shape} (N, C, *S), got {target.shape}"
+            f"expected labels {wanted} for scores {shape} (N, C, *S), got {labels.shape}"
         )
-    if target.is_cuda or not target.array.size:
-        return
-    classes = input.shape[min(1, input.ndim - 1)]
-    at_each_replay(refuse_others, target.backend, target.array, classes, ignore_index)
+    if target.backend.guard is None and labels.size:
+        classes = shape[1 if len(shape) > 1 else 0]
+        at_each_replay(refuse_others, target.backend, labels, classes, ignore_index)
 
 
 def refuse_others(backend: Backend, labels: Array, classes: int, ignore_index: int) -> None:
     """Refuse labels that are no class and not to be ignored."""
-    xp = backend.xp
-    if int(xp.min(labels)) >= 0 and int(xp.max(labels)) < classes:
+    if are_classes(backend, labels, classes, ignore_index):
         return
+    xp = backend.xp
     outside = xp.logical_or(labels < 0, labels >= classes)
     wrong = labels[xp.logical_and(outside, labels != ignore_index)]
     if wrong.size:
@@ -260,10 +174,23 @@ def refuse_others(backend: Backend, labels: Array, classes: int, ignore_index: i
         )
 
 
+def are_classes(backend: Backend, labels: Array, classes: int, ignore_index: int) -> bool:
+    """Whether no label is wrong, for all that can be told quickly."""
+    check = backend.kernels.get("refuse_others") if labels.dtype == int64 else None
+    if check is None:
+        return int(backend.xp.min(labels)) >= 0 and int(backend.xp.max(labels)) < classes
+    try:
+        check.run(backend, labels, classes, ignore_index)
+    except ValueError:
+        return False
+    return True
+
+
 def require_scores(input: Tensor, target: Tensor, name: str) -> None:
     require_floats(input, name)
     require_tensor(target, "the target")
-    if not input.ndim or input.shape[min(1, input.ndim - 1)] == 0:
+    shape = input.array.shape
+    if not shape or shape[1 if len(shape) > 1 else 0] == 0:
         raise ShapeError(f"expected scores (N, C, *S) or (C,) of some classes, got {input.shape}")
 
 
@@ -289,7 +216,9 @@ def batched(
     **options: Any,
 ) -> Tensor:
     """Apply; to a single sample as to a batch of one."""
-    if input.ndim > 1:
+    if input.array.ndim > 1:
+        if weight is None and operation is CrossEntropy:  # as most often, and quicker
+            return operation.apply(input, target, **options)  # type: ignore[no-any-return]
         return operation.apply(input, target, weight, **options)  # type: ignore[no-any-return]
     single: Tensor = operation.apply(input.unsqueeze(0), target.unsqueeze(0), weight, **options)
     return single.reshape(())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from tinygrad_bn.autograd.destinations import computed_in, place_for
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError, ShapeError
@@ -68,8 +69,6 @@ class MatMul(Function):
 class Linear(Function):
     """x @ weight.T + bias in one node, for x of any leading axes."""
 
-    destined = True
-
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         xp = self.xp
         self.shape, self.x, self.weight = x.shape, rows(xp, x), weight
@@ -82,15 +81,15 @@ class Linear(Function):
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:
         xp, dx, dweight, dbias = self.xp, None, None, None
         x, needs, dy = self.x, self.needs, rows(xp, dy)
-        placed = self.places is not None and self.places[1] is not None
-        if needs[1] and needs[2] and not placed:
+        place = place_for(self.inputs[1]) if needs[1] and self.inputs is not None else None
+        if place is not None:
+            dweight = computed_in(place, weight_grad_placed, self.backend, dy, x)
+        elif needs[1] and needs[2]:
             dweight, dbias = affine_grad_parameters(self.backend, dy, x)
         elif needs[1]:
-            dweight = (
-                self.placed(1, weight_grad_placed, dy, x) if placed else weight_grad(xp, dy, x)
-            )
+            dweight = weight_grad(xp, dy, x)
         if needs[2] and dbias is None:
-            dbias = self.placed(2, column_sums, dy)
+            dbias = column_sums(self.backend, dy)
         if needs[0]:
             dx = xp.matmul(dy, self.weight)
             dx = dx if len(self.shape) == 2 else xp.reshape(dx, self.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ import numpy as np
 from tinygrad_bn import config
 from tinygrad_bn.backend import Array, Backend, KernelPoint
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.optim.call import Call
 from tinygrad_bn.optim.optimizer import Group, stamp
 from tinygrad_bn.tensors import Tensor
+
+array_of, gradient_of = attrgetter("array"), attrgetter("_grad.array")
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
@@ -72,6 +75,8 @@ class Bucket:
         self.buffers: dict[str, Array] = {}
         self.numbers: dict[str, tuple[float, Array]] = {}
         self._read: list[Any] = []
+        self._fixed = False
+        """Whether the options are those that were read, and objects that cannot change."""
         self.runs: list[Run] = []
         for p, view, slot in zip(self.params, self.views, self.slots, strict=True):
             self.backend.store(view, p.array)
@@ -117,8 +122,10 @@ class Bucket:
     @config.outside_of_trace
     def number(self, name: str) -> Array:
         """An option as a 0-d array, always the same, so that a replayed step sees it change."""
-        value = option(self.group, name)
         known = self.numbers.get(name)
+        if known is not None and self._fixed:  # as `reread` has found
+            return known[1]
+        value = option(self.group, name)
         if known is not None and known[0] == value:
             return known[1]
         number = float(value)
@@ -131,12 +138,24 @@ class Bucket:
         return known[1]
 
     def reread(self) -> None:
-        """Bring the options' arrays up to date: a compiled step updates from them."""
+        """Bring the options' arrays up to date: a step updates from them, compiled or not."""
         values = [*self.group.values()]
-        if len(values) != len(self._read) or not all(map(is_, values, self._read)):
-            self._read = values
-            for name in self.numbers:
-                self.number(name)
+        if self._fixed and len(values) == len(self._read) and all(map(is_, values, self._read)):
+            return
+        self._read, self._fixed = values, False
+        for name in self.numbers:
+            self.number(name)
+        options = (value for name, value in self.group.items() if name != "params")
+        self._fixed = all(map(is_fixed, options))
+
+    def at_home(self) -> bool:
+        """Whether all values and gradients are where they belong, as at nearly every step."""
+        try:
+            return all(map(is_, map(array_of, self.params), self.views)) and all(
+                map(is_, map(gradient_of, self.params), self.slots)
+            )
+        except AttributeError:  # one has no gradient
+            return False
 
     def fits(self) -> bool:
         """Whether every parameter still has the dtype, shape and device that it had."""
@@ -204,6 +223,7 @@ class Run:
         self.params = bucket.params[start:stop]
         self.counters: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
+        self._last: Call | None = None
         self.param = self.part(bucket.values)
         self.grad = self.part(bucket.grads)
 
@@ -282,10 +302,14 @@ class Run:
         state = [None if name is None else self.slot(name) for name in slots]
         param, grad = config.as_state(self.param), config.as_state(self.grad)
         grad = -grad if self.group.get("maximize") else grad
-        results = kernel(self.backend, param, grad, *state, *numbers, **flags)
-        for target, value in zip((param, *state), results, strict=True):
-            if target is not None:
-                self.backend.store(target, value)
+        operands = (param, grad, *state, *numbers)
+        if self._last is None or not self._last.again(kernel, operands, flags):
+            results = kernel(self.backend, *operands, **flags)
+            for target, value in zip((param, *state), results, strict=True):
+                if target is not None:
+                    self.backend.store(target, value)
+            if self._last is None and grad is self.grad:
+                self._last = Call.of(self.backend, kernel, operands, flags)
         stamp(self.params)
 
     def entries(self) -> dict[Tensor, dict[str, Array]]:
@@ -301,6 +325,13 @@ class Run:
 def is_by_columns(x: Array) -> bool:
     """Whether a matrix lies in memory as its transpose would."""
     return bool(x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous)
+
+
+def is_fixed(value: Any) -> bool:
+    """Whether an option is one that nobody can change without exchanging it."""
+    if isinstance(value, tuple):
+        return all(map(is_fixed, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def option(group: Group, name: str) -> Any:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from tinygrad_bn import config
+from tinygrad_bn.backend import current
 from tinygrad_bn.errors import StateError
 from tinygrad_bn.optim.flat import Bucket, Run, refuse_shared_memory
 from tinygrad_bn.optim.optimizer import Group, Optimizer, Params, evaluated
@@ -84,13 +85,24 @@ class FlatOptimizer(Optimizer):
             changed then.
         """
         loss = evaluated(closure)
-        for bucket in self._settled():
-            with bucket.backend.guard or nullcontext():
-                present = bucket.gather()
+        at_home = self._at_home()
+        for bucket in self._all_buckets() if at_home else self._settled():
+            with current(bucket.backend):
+                runs = bucket.runs if at_home else bucket.due(bucket.gather())
                 config.at_each_replay(bucket.reread)
-                for run in bucket.due(present):
+                for run in runs:
                     self.update(run)
         return loss
+
+    def _at_home(self) -> bool:
+        """Whether every parameter has a gradient, and nothing is to be brought anywhere."""
+        for group, buckets in zip(self.param_groups, self._buckets, strict=True):
+            if self._regrouped(group, buckets):
+                return False
+            for bucket in buckets:
+                if not bucket.at_home():
+                    return False
+        return True
 
     def settle(self) -> None:
         """Lay parameters out again where they do not fit any more."""

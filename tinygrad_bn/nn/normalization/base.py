@@ -158,8 +158,7 @@ class RunningNormalization(Normalization):
         """
         if recomputing.get() or not moments.count:
             return
-        gathered = _gathered.get(self)
-        if gathered is not None:
+        if _gathered and (gathered := _gathered.get(self)) is not None:
             gathered.append(moments)
             return
         self.follow(moments, self.advance())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tinygrad_bn.nn.activation import ReLU
+from tinygrad_bn.nn.module import Joint
 from tinygrad_bn.nn.normalization.channels import ChannelNormalization
 from tinygrad_bn.ops.batch_normalization import (
     Moments,
     normalized_by_batch,
     normalized_by_running,
 )
+from tinygrad_bn.ops.piecewise import relu
 from tinygrad_bn.tensors import Tensor
 
 
@@ -24,6 +27,17 @@ class BatchNorm(ChannelNormalization):
         return normalized_by_batch(
             input, self.weight, self.bias, mask, eps=self.eps, axis=axis, counts=counts
         )
+
+    def with_relu(self, input: Tensor) -> Tensor:
+        """max(y, 0) of the layer's result y, in one node where the batch's statistics normalise."""
+        axis, counts = self.prepared(input, None)
+        if counts is None:
+            return relu(self.normalized_by_running(input, axis))
+        y, moments = normalized_by_batch(
+            input, self.weight, self.bias, eps=self.eps, axis=axis, counts=counts, relu=True
+        )
+        self.meet(moments)
+        return y
 
     def normalized_by_running(self, input: Tensor, axis: int) -> Tensor:
         return normalized_by_running(
@@ -135,3 +149,7 @@ class BatchNorm3d(BatchNorm):
     """
 
     ranks = (5,)
+
+
+for _kind in (BatchNorm1d, BatchNorm2d, BatchNorm3d):
+    _kind._joint = Joint(_kind, ReLU, BatchNorm.with_relu)

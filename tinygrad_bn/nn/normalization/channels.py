@@ -9,8 +9,8 @@ from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.normalization.base import RunningNormalization
 from tinygrad_bn.ops.batch_normalization import Moments
 from tinygrad_bn.ops.norm_arguments import (
-    all_fit,
     axis_of_channels,
+    fits,
     require_channels,
     require_eps,
     require_floats,
@@ -71,23 +71,35 @@ class ChannelNormalization(RunningNormalization):
 
         A mask (N, *S) is true where the input counts for the batch's statistics.
         """
+        axis, counts = self.prepared(input, mask)
+        if counts is None:
+            return self.normalized_by_running(input, axis)
+        y, moments = self.normalized_by_batch(input, mask, axis, counts)
+        self.meet(moments)
+        return y
+
+    def prepared(self, input: Tensor, mask: Tensor | None) -> tuple[int, Sequence[int] | None]:
+        """The axis of the channels, and how many values a channel count in each part of the batch;
+        None where the running statistics normalise. All arguments have been checked then.
+        """
         axis = self.check(input)
         if mask is not None:
             require_mask(input, axis, mask)
-        by_batch, fewest = self.by_batch, 2
-        if by_batch:
+        counts: Sequence[int] | None = None
+        if self.by_batch:
             counts = self.counts(input, axis, mask)
             fewest = self.fewest(counts)
             if fewest < 2 and self.on_single == "running" and self.tracked:
-                by_batch = False
-        require_eps(self.eps, by_batch)
-        if not by_batch:
-            return self.normalized_by_running(input, axis)
-        require_several(fewest, input)
-        y, moments = self.normalized_by_batch(input, mask, axis, counts)
-        if self.training and self.tracked and self.track_running_stats:
+                counts = None
+        require_eps(self.eps, counts is not None)
+        if counts is not None:
+            require_several(fewest, input)
+        return axis, counts
+
+    def meet(self, moments: Moments) -> None:
+        """Learn from a batch in training, where statistics are tracked."""
+        if self.training and self.track_running_stats and self.tracked:
             self.learn(moments)
-        return y
 
     def check(self, input: Tensor) -> int:
         """The axis of the channels in an input that fits this layer.
@@ -110,10 +122,11 @@ class ChannelNormalization(RunningNormalization):
             raise ShapeError(
                 f"expected {layout.format(self.num_features)} of rank {ranks}, got {input.shape}"
             )
-        names = (*self.statistics, "weight", "bias")
-        vectors = [getattr(self, name) for name in names]
-        if not all_fit(input.backend, (self.num_features,), vectors):
-            require_channels(input, self.num_features, **dict(zip(names, vectors, strict=True)))
+        backend, wanted = input.backend, (self.num_features,)
+        for name in (*self.statistics, "weight", "bias"):
+            x = getattr(self, name)
+            if x is not None and not fits(x, backend, wanted):
+                require_channels(input, self.num_features, **{name: x})
         return axis
 
     # The steps that a norm takes in its own way
