@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, overload
+from numba import extending, types
+from numba.extending import overload
 from numba.np import arrayobj
 
 from . import compilation
 
 OPTIONS: Any = compilation.OPTIONS
+intrinsic: Any = extending.intrinsic
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def borrowed(typing: Any, array: Any) -> Any:
     """The same array without an owner: whoever called keeps it alive.
 
@@ -25,7 +26,8 @@ def borrowed(typing: Any, array: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        view = arrayobj.make_array(array)(context, builder, args[0])
+        make: Any = arrayobj.make_array
+        view = make(array)(context, builder, args[0])
         view.meminfo = ir.Constant(view.meminfo.type, None)
         view.parent = ir.Constant(view.parent.type, None)
         return view._getvalue()
