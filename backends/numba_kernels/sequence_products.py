@@ -77,35 +77,38 @@ class WeightGrads:
     Attributes
     ----------
     dgx, dgh : the gradients of the products at the steps of a block; the same where only their sum
-        counts.
+        counts, and then those of both weights are one product.
     h_before, dh : the h before those steps and, if it is projected, the gradients of those after.
     """
 
     def __init__(self, plan: Plan, outs: Sequence[Any], given: Backward) -> None:
         self.outs, self.given, self.begun = outs, given, False
-        shape, dtype = (plan.longest, plan.columns), plan.dtype
-        self.dgx = np.empty(shape, dtype)
-        apart = plan.kind.splits or plan.raw == 2
-        self.dgh = np.empty(shape, dtype) if apart else self.dgx
-        width = given.weights[1].shape[1]
-        self.h_before = np.empty((plan.longest, width), dtype)
-        self.dh = np.empty((plan.longest if plan.projected else 0, width), dtype)
+        self.features, width = given.x.shape[1], given.weights[1].shape[1]
+        self.apart = plan.kind.splits or plan.raw == 2
+        self.dgx = np.empty((plan.longest, plan.columns), plan.dtype)
+        self.dgh = np.empty_like(self.dgx) if self.apart else self.dgx
+        self.before = np.empty((plan.longest, self.features + width), plan.dtype)
+        self.h_before = self.before[:, self.features :]
+        self.dh = np.empty((plan.longest if plan.projected else 0, width), plan.dtype)
+        self.of_both = np.empty((plan.columns, self.features + width), plan.dtype)
         self.with_biases = not plan.norms
 
     def take_in(self, rows: slice) -> None:
         """Add what the steps of a block have left, which has these rows of all."""
-        n = rows.stop - rows.start
+        n, x = rows.stop - rows.start, self.given.x[rows]
         dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr = self.outs
         dgx, dgh = self.dgx[:n], self.dgh[:n]
         if dx is not None:
             np.matmul(dgx, self.given.weights[0], out=dx[rows])
-        self.add(np.matmul, dweight_ih, dgx.T, self.given.x[rows])
-        self.add(np.matmul, dweight_hh, dgh.T, self.h_before[:n])
-        if self.with_biases and dbias_ih is not None:
+        if self.apart:
+            self.add(np.matmul, dweight_ih, dgx.T, x)
+            self.add(np.matmul, dweight_hh, dgh.T, self.h_before[:n])
+        elif dweight_ih is not None or dweight_hh is not None:
+            np.copyto(self.before[:n, : self.features], x)
+            self.add(np.matmul, self.of_both, dgx.T, self.before[:n])
+        if self.with_biases:
             self.add(np.add.reduce, dbias_ih, dgx)
-            if self.dgh is self.dgx:
-                np.copyto(dbias_hh, dbias_ih)
-            else:
+            if self.apart:
                 self.add(np.add.reduce, dbias_hh, dgh)
         if len(self.dh):
             self.add(np.matmul, dweight_hr, self.dh[:n].T, self.given.kept[-1][rows])
@@ -119,3 +122,15 @@ class WeightGrads:
             np.add(total, function(*operands), out=total)
         else:
             function(*operands, out=total)
+
+    def leave(self) -> None:
+        """After the last block: gradients that are parts of others, or the same."""
+        if self.apart:
+            return
+        _, dweight_ih, dweight_hh, dbias_ih, dbias_hh, _ = self.outs
+        parts = self.of_both[:, : self.features], self.of_both[:, self.features :]
+        for out, part in zip((dweight_ih, dweight_hh), parts, strict=True):
+            if out is not None:
+                np.copyto(out, part)
+        if self.with_biases and dbias_ih is not None:
+            np.copyto(dbias_hh, dbias_ih)

@@ -35,11 +35,11 @@ def fill_forward(outs: Sequence[Array], *args: Any) -> None:
     products = Products(plan, found, raw)
     if bias_ih is not None:
         products.add(bias_ih, bias_hh, body)
-    weight_hh = np.ascontiguousarray(weight_hh.T)
+    weight_ih, weight_hh = (np.ascontiguousarray(w.T) for w in (weight_ih, weight_hh))
     unprojected = y if weight_hr is None else kept[-1]
     running = [Running(*pair) for pair in zip(given.states, final, strict=True)]
     for block in plan.blocks:
-        gx = np.matmul(given.x[block.rows], weight_ih.T, out=products.of_block(block.rows))
+        gx = np.matmul(given.x[block.rows], weight_ih, out=products.of_block(block.rows))
         for at in block.steps:
             before = [state.at(at.n) for state in running]
             gh = np.matmul(before[0], weight_hh, out=products.of_step(at))
@@ -100,6 +100,8 @@ def fill_backward(outs: Sequence[Any], *args: Any) -> None:
             if body.splits:
                 np.add(running[0], body.direct[: at.n], out=running[0])
         grads.take_in(block.rows)
+    grads.leave()
+    grads.leave()
     leave_norms(outs, found, len(states))
 
 
