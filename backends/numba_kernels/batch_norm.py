@@ -1,5 +1,6 @@
 """Batch norm's kernels for x (N, C, S): the loops of `columns.py` where S = 1, of `positions.py`
-for longer ones, phase by phase or all in one call.
+for longer ones, and of `large_batches.py` for more than caches hold; phase by phase, or all in one
+call.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
-from . import columns, positions
+from . import columns, large_batches, positions
 from .calling import Call, in_one_call, place
+from .streaming import LARGE
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -21,6 +23,12 @@ def loops(x: Array) -> Any:
     return columns if x.shape[2] == 1 else positions
 
 
+def writing_loops(x: Array, out: Array | None, mask: Array | None = None) -> Any:
+    """Where those are that write a result of the size of x, elsewhere than over an operand."""
+    large = x.nbytes >= LARGE and out is not None and mask is None
+    return large_batches if large else loops(x)
+
+
 def batch_moments(outs: tuple[Array, ...], x: Array, mask: Array | None) -> Call:
     return loops(x).moments, (x, mask, *outs)
 
@@ -28,7 +36,8 @@ def batch_moments(outs: tuple[Array, ...], x: Array, mask: Array | None) -> Call
 def batch_normalize(
     outs: tuple[Array, ...], x: Array, *known: Any, relu: bool | None = None
 ) -> Call:
-    return loops(x).normalize, (x, *known, relu, place(outs[0], x))
+    y = place(outs[0], x)
+    return writing_loops(x, y).normalize, (x, *known, relu, y)
 
 
 def batch_normalize_relu(outs: tuple[Array, ...], *args: Any) -> Call:
@@ -46,23 +55,18 @@ def batch_relu_grad_sums(outs: tuple[Array, ...], dy: Array, x: Array, *args: An
     return loops(x).grad_sums, (dy, x, *known, True, mask, *outs)
 
 
-def batch_grad_input(
-    outs: tuple[Array, ...],
-    dy: Array,
-    x: Array,
-    mean: Array,
-    rstd: Array,
-    weight: Array | None,
-    *rest: Any,
-) -> Call:
-    known = mean, rstd, weight, None, None
-    return loops(x).grad_input, (dy, x, *known, *rest, place(outs[0], dy))
+def batch_grad_input(outs: tuple[Array, ...], dy: Array, x: Array, *args: Any) -> Call:
+    *known, mean_dy, mean_dy_x_hat, mask = args
+    rest = None, None, mean_dy, mean_dy_x_hat, mask
+    dx = place(outs[0], dy)
+    return writing_loops(x, dx, mask).grad_input, (dy, x, *known, *rest, dx)
 
 
 def batch_relu_grad_input(outs: tuple[Array, ...], dy: Array, x: Array, *args: Any) -> Call:
     *known, mean_g, mean_g_x_hat, mask = args
-    rest = mean_g, mean_g_x_hat, mask, place(outs[0], dy)
-    return loops(x).grad_input, (dy, x, *known, True, *rest)
+    rest = True, mean_g, mean_g_x_hat, mask
+    dx = place(outs[0], dy)
+    return writing_loops(x, dx, mask).grad_input, (dy, x, *known, *rest, dx)
 
 
 def whole_batch_norm(
@@ -74,14 +78,14 @@ def whole_batch_norm(
     eps: float,
     relu: bool,
 ) -> Call:
-    return loops(x).whole, (x, weight, bias, mask, float(eps), relu or None, *outs)
+    function = writing_loops(x, outs[0], mask).whole
+    return function, (x, weight, bias, mask, float(eps), relu or None, *outs)
 
 
 def whole_batch_norm_grad(outs: tuple[Array, ...], dy: Array, x: Array, *args: Any) -> Call:
     *known, mask, count, relu = args
-    dx, *sums = outs
-    rest = relu or None, mask, count, place(dx, dy), *sums
-    return loops(x).whole_grad, (dy, x, *known, *rest)
+    dx, rest = place(outs[0], dy), (relu or None, mask, count)
+    return writing_loops(x, dx, mask).whole_grad, (dy, x, *known, *rest, dx, *outs[1:])
 
 
 def like(x: Array, *rest: Any) -> tuple[Array, ...]:
