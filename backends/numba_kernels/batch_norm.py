@@ -13,7 +13,7 @@ from tinygrad_bn.backend import Array
 
 from . import columns, large_batches, positions
 from .calling import Call, in_one_call, place
-from .streaming import LARGE
+from .streaming import LARGE, is_unmapped
 
 FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -25,7 +25,7 @@ def loops(x: Array) -> Any:
 
 def writing_loops(x: Array, out: Array | None, mask: Array | None = None) -> Any:
     """Where those are that write a result of the size of x, elsewhere than over an operand."""
-    large = x.nbytes >= LARGE and out is not None and mask is None
+    large = x.nbytes >= LARGE and out is not None and mask is None and not is_unmapped(out)
     return large_batches if large else loops(x)
 
 

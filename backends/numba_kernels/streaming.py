@@ -11,12 +11,23 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from tinygrad_bn.backend import Array
+
 from .compilation import inlined
 from .vectors import BYTES, address, intrinsic
 
 LARGE = 3 * 2**23
 """Bytes from which on a result is written past the caches."""
+UNMAPPED = 2**25
+"""Bytes from which on the C library takes memory from the system, and gives it back when freed."""
 LINE = min(BYTES, 64)
+
+
+def is_unmapped(out: Array) -> bool:
+    """Whether an array is so large and so new that its pages are cleared when they are written to
+    first, which leaves their lines in the caches.
+    """
+    return out.nbytes >= UNMAPPED and out.base is None
 
 
 @intrinsic

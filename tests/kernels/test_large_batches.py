@@ -89,12 +89,16 @@ def test_masks_and_results_over_their_operands_are_for_the_others(monkeypatch: A
     np.testing.assert_array_equal(batch.x, y)
 
 
-def test_what_caches_hold_is_for_the_others() -> None:
+@pytest.mark.parametrize(
+    ("rows", "new", "module"),
+    [(8, False, "columns"), (2**20, False, "large_batches"), (2**20, True, "columns")],
+)
+def test_what_caches_hold_is_for_the_others(rows: int, new: bool, module: str) -> None:
+    """And what the system clears when it is first written to, which brings it there."""
     kernel = NUMPY.kernels.get("batch_normalize")
     assert kernel is not None
     assert kernel.into is not None
-    for rows, module in ((8, "columns"), (2**20, "large_batches")):
-        x = np.empty((rows, 8, 1), np.float32)
-        known = np.zeros(8), np.ones(8), None, None
-        function: Any = kernel.into((np.empty_like(x),), x, *known)[0]
-        assert function.py_func.__module__.endswith(module)
+    x, y = (np.empty((rows, 8, 1), np.float32) for _ in range(2))
+    known = np.zeros(8), np.ones(8), None, None
+    function: Any = kernel.into((y if new else y[:],), x, *known)[0]
+    assert function.py_func.__module__.endswith(module)
