@@ -16,9 +16,6 @@ from .compilation import compiled, inlined, plus
 from .norm_math import differentiated, slopes
 from .positions import difference_sums
 
-BLOCK = 2**14
-"""Half of how many elements of x are differentiated while they are in a cache."""
-
 
 @inlined
 def lines(x: Any) -> Any:
@@ -194,17 +191,47 @@ def grad_input(dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any) -> 
     differentiate(lines(dy), lines(x), mean, rstd, weight, 0, len(x), dx)
 
 
+@inlined
+def sums_of_two(
+    dy: Any, x: Any, means: Any, rstds: Any, weight: Any, total: Any, product: Any
+) -> tuple[Any, Any]:
+    """For two rows what `product_sums` gives of each, while `add_products` is done for both."""
+    dy0, dy1, x0, x1 = dy[0], dy[1], x[0], x[1]
+    total0 = total1 = product0 = product1 = 0.0
+    for k in range(len(x0)):
+        g0, g1 = np.float64(dy0[k]), np.float64(dy1[k])
+        p0, p1 = g0 * (x0[k] - means[0]), g1 * (x1[k] - means[1])
+        total[k] += g0 + g1
+        product[k] += p0 * rstds[0] + p1 * rstds[1]
+        if weight is not None:
+            gamma = np.float64(weight[k])
+            g0, g1, p0, p1 = g0 * gamma, g1 * gamma, p0 * gamma, p1 * gamma
+        total0, product0 = plus(total0, g0), plus(product0, p0)
+        total1, product1 = plus(total1, g1), plus(product1, p1)
+    return (total0, total1), (product0, product1)
+
+
 @compiled
 def whole_grad(
     dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, out: Any, total: Any, product: Any
 ) -> None:
-    """All of a backward, over blocks of samples that stay in the second-level cache."""
+    """All of a backward, two samples at a time: their sums together, then their gradients."""
     samples, groups, channels, _ = x.shape
     dx, x, dy = lines(written(out, dy)), lines(x), lines(dy)
     total[:] = 0
     product[:] = 0
-    block = max(BLOCK // (groups * channels), 1) * 2
-    for start in range(0, samples, block):
-        stop = min(start + block, samples)
-        add_products(dy, x, mean, rstd, start, stop, total, product)
-        differentiate(dy, x, mean, rstd, weight, start, stop, dx)
+    for n in range(0, samples - 1, 2):
+        for g in range(groups):
+            gamma = None if weight is None else borrowed(weight)[g]
+            means = (0.0, 0.0) if mean is None else (mean[n, g], mean[n + 1, g])
+            rstds = rstd[n, g], rstd[n + 1, g]
+            sums = borrowed(total)[g], borrowed(product)[g]
+            grads, values = (dy[n, g], dy[n + 1, g]), (x[n, g], x[n + 1, g])
+            t, p = sums_of_two(grads, values, means, rstds, gamma, *sums)
+            for j in range(2):
+                mean_g = 0.0 if mean is None else t[j] / channels
+                known = means[j], rstds[j], gamma, mean_g, p[j] * rstds[j] / channels
+                put_differentiated(grads[j], values[j], *known, dx[n + j, g])
+    if samples % 2:
+        add_products(dy, x, mean, rstd, samples - 1, samples, total, product)
+        differentiate(dy, x, mean, rstd, weight, samples - 1, samples, dx)
