@@ -43,7 +43,8 @@ class Announcement(event.Listener):
 
     def on_start(self, event: Any) -> None:
         """A function is about to be compiled, which was in no cache."""
-        name = getattr(event.data.get("dispatcher"), "py_func", object).__module__
+        function = getattr(event.data.get("dispatcher"), "py_func", object)
+        name = function.__module__ or ""  # which what `exec` made may lack
         if self.said or not name.startswith(__package__):
             return
         self.said = True
