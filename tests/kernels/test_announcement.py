@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +33,12 @@ def test_an_empty_cache_is_told_of_and_a_full_one_is_not(tmp_path: Path) -> None
         "tinygrad_bn compiles kernels for this machine: once, then a cache on disk has them"
     ]
     assert said(tmp_path) == []
+
+
+def test_functions_of_others_are_none_of_its_business() -> None:
+    """Not even one that belongs to no module."""
+    numba = pytest.importorskip("numba")
+    namespace: dict[str, Any] = {}
+    exec("def f(x): return x + 1", namespace)
+    namespace["f"].__module__ = None
+    assert numba.njit(namespace["f"])(1) == 2
