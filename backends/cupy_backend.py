@@ -7,7 +7,6 @@ and ``xp.nonzero``, whose shape depends on values.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +28,7 @@ try:
     import cupyx
 
     from . import uploads
+    from .current_gpu import Current, be_patient
 except ImportError as error:
     missing = error
 
@@ -133,29 +133,6 @@ def vocabulary() -> SimpleNamespace:
     return SimpleNamespace(**{word: own.get(word) or getattr(cupy, word) for word in VOCABULARY})
 
 
-class Current:
-    """Make one device the current one.
-
-    It may be entered again while it is entered, and by several threads at once; CuPy's own
-    ``Device`` keeps what was current before in one list for all threads.
-    """
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self._local = threading.local()
-
-    def __enter__(self) -> None:
-        before = cupy.cuda.runtime.getDevice()
-        self._local.__dict__.setdefault("before", []).append(before)
-        if before != self.index:
-            cupy.cuda.runtime.setDevice(self.index)
-
-    def __exit__(self, *error: object) -> None:
-        before = self._local.before.pop()
-        if before != self.index:
-            cupy.cuda.runtime.setDevice(before)
-
-
 class CupyBackend:
     """CuPy on one GPU."""
 
@@ -167,6 +144,7 @@ class CupyBackend:
         self.device = f"cuda:{index}"
         self.array_type: type = cupy.ndarray
         self.guard: Any = Current(index)
+        be_patient()
         self.xp = vocabulary()
         self.kernels: Mapping[str, Kernel | None] = Kernels()
 
@@ -265,7 +243,8 @@ class CupyBackend:
         return bool(cupy.may_share_memory(a, b))
 
     def synchronize(self) -> None:
-        cupy.cuda.Device(self.index).synchronize()
+        with self.guard:
+            cupy.cuda.Device(self.index).synchronize()
 
 
 def count_devices() -> int:
@@ -277,8 +256,10 @@ def count_devices() -> int:
         If there is none, saying what is missing: CuPy, a driver, a newer driver, or a GPU.
     """
     if cupy is None:
+        absent = getattr(missing, "name", None) in (None, "cupy")
+        why = "is not installed" if absent else f"does not load: {missing}"
         raise BackendError(
-            "a CUDA device needs CuPy, which is not installed; "
+            f"a CUDA device needs CuPy, which {why}; "
             "install tinygrad-bn[cuda13], or tinygrad-bn[cuda12] for an older driver"
         ) from missing
     runtime = cupy.cuda.runtime
@@ -295,12 +276,17 @@ def why_none(status: int, message: str) -> str:
     """Why there is no GPU, from the error of the CUDA runtime."""
     runtime = cupy.cuda.runtime
     if status == NO_DEVICE:
-        return "expected an NVIDIA GPU, found none"
+        return (
+            "expected an NVIDIA GPU, found none; `nvidia-smi` lists those that the driver sees, "
+            "CUDA_VISIBLE_DEVICES may hide them, and device 'cpu' does without"
+        )
     if status != DRIVER_TOO_OLD:
         return f"CUDA does not start: {message}"
     driver, needed = runtime.driverGetVersion(), version(runtime.runtimeGetVersion())
     if driver == 0:
-        return "expected an NVIDIA GPU, found no driver for one"
+        return (
+            "expected an NVIDIA GPU, found no driver for one; install NVIDIA's, or use device 'cpu'"
+        )
     return (
         f"expected a driver for CUDA {needed}, got one for CUDA {version(driver)}; "
         "update it, or install a CuPy for an older CUDA (tinygrad-bn[cuda12])"

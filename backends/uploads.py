@@ -17,6 +17,8 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
+from .current_gpu import patiently
+
 
 class Upload:
     """Copies under way."""
@@ -84,8 +86,7 @@ def from_other_device(
 
 def page_locked(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
     """Page-locked memory of this machine, in which nothing is known."""
-    host: np.ndarray[Any, Any] = cupyx.empty_pinned(tuple(shape), dtype)
-    return host
+    return patiently(cupyx.empty_pinned, tuple(shape), dtype)
 
 
 def is_page_locked(array: object) -> bool:

@@ -31,6 +31,10 @@ class BackendError(TinygradError):
     """A backend or device that is missing, unknown, or mixed with another."""
 
 
+class OutOfMemoryError(BackendError, MemoryError):
+    """A device that lacks the memory which is asked of it."""
+
+
 class DependencyError(TinygradError, ImportError):
     """An optional package that is asked for and not installed."""
 

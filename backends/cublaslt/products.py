@@ -17,8 +17,9 @@ import cupy
 import numpy as np
 
 from tinygrad_bn.backend import precision
-from tinygrad_bn.errors import BackendError
+from tinygrad_bn.errors import BackendError, OutOfMemoryError
 
+from ..current_gpu import ADVICE, patiently
 from . import binding as lt
 from .layouts import Operand, Product
 
@@ -124,19 +125,16 @@ class Products:
 
         Raises
         ------
+        OutOfMemoryError
+            If memory is lacking then, too.
         BackendError
-            If cuBLASLt refuses, memory is lacking, or a capture meets a product for the first time.
+            If cuBLASLt refuses, or a capture meets a product for the first time.
         """
         try:
-            return self.launch(task)
-        except MemoryError:
-            cupy.get_default_memory_pool().free_all_blocks()
-        try:
-            return self.launch(task)
+            return patiently(self.launch, task)
         except MemoryError as error:
-            raise BackendError(
-                f"expected memory on cuda:{self.device} for {task}, found none ({error}); "
-                "free tensors, or take smaller batches"
+            raise OutOfMemoryError(
+                f"expected memory on cuda:{self.device} for {task}, found none ({error}); {ADVICE}"
             ) from error
 
     def launch(self, task: Task) -> bool:

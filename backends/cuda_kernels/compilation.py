@@ -18,6 +18,8 @@ import numpy as np
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import BackendError
 
+from ..current_gpu import give_back, lacks_memory, patiently
+
 HERE = Path(__file__).parent
 INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 OPTIONS = ("-std=c++17",)
@@ -76,20 +78,31 @@ class Source:
         """
         key = kernel, cupy.cuda.runtime.getDevice()
         run = self._compiled.get(key) or self._compile(key)
-        run(grid, block, args, shared_mem=shared)
+        try:
+            run(grid, block, args, shared_mem=shared)
+        except RuntimeError as error:
+            if not lacks_memory(error) or not give_back():
+                raise
+            run(grid, block, args, shared_mem=shared)
 
     def _compile(self, key: tuple[str, int]) -> Any:
         kernel, device = key
         assert kernel in self.kernels, f"{self.file} declares no {kernel}"
         with self._compiling:
             if key not in self._compiled:
-                module = cupy.RawModule(code=self.text, options=OPTIONS, name_expressions=(kernel,))
                 try:
-                    module.compile()
+                    self._compiled[key] = patiently(self._loaded, kernel)
                 except (cupy.cuda.compiler.CompileException, RuntimeError, OSError) as error:
+                    if lacks_memory(error):
+                        raise
                     raise BackendError(why_not(self.file, kernel, device, error)) from error
-                self._compiled[key] = module.get_function(kernel)
         return self._compiled[key]
+
+    def _loaded(self, kernel: str) -> Any:
+        """A kernel in the memory of the current device."""
+        module = cupy.RawModule(code=self.text, options=OPTIONS, name_expressions=(kernel,))
+        module.compile()
+        return module.get_function(kernel)
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import exchange
 from .gpus import Device, current_device, traffic
-from .memory import PinnedMemoryPointer, memory_of
+from .memory import PinnedMemoryPointer, memory_of, require
 from .ordering import SilentOnGPU, late_copy, now
 from .record import names, signature
 from .streams import get_current_stream
@@ -33,6 +33,7 @@ class ndarray:
 
     def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
         self._a = np.empty(shape, dtype, order=order)  # type: ignore[call-overload]
+        require(self._a.nbytes)
         self._device, self._born = current_device(), now()
         self.base = None
 
@@ -216,22 +217,29 @@ def out_of_bounds(error: IndexError, index: Any) -> Exception:
 def wrap(result: Any) -> Any:
     """A result of NumPy as one of CuPy, on the current device: an array, also without axes."""
     if isinstance(result, (np.ndarray, np.generic)):
-        array = ndarray.__new__(ndarray)
-        array._a = np.asarray(result)
-        array._device, array._born = current_device(), now()
-        array.base = None
-        return array
+        require(result.nbytes)
+        return seen(result)
     if isinstance(result, (tuple, list)):
         return type(result)(wrap(x) for x in result)
     return result
 
 
+def seen(result: Any) -> Any:
+    """An array over memory that is there."""
+    array = ndarray.__new__(ndarray)
+    array._a = np.asarray(result)
+    array._device, array._born = current_device(), now()
+    array.base = None
+    return array
+
+
 def view_of(array: ndarray, result: Any) -> Any:
     """A result; it needs no work of the device where it is the memory of ``array``, seen anew."""
-    view = wrap(result)
-    if isinstance(result, np.ndarray) and np.may_share_memory(result, array._a):
-        view._device = array._device
-        view.base = array if array.base is None else array.base
+    if not isinstance(result, np.ndarray) or not np.may_share_memory(result, array._a):
+        return wrap(result)
+    view = seen(result)
+    view._device = array._device
+    view.base = array if array.base is None else array.base
     return view
 
 

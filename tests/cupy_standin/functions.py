@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import exchange
-from .array import SilentOnGPU, from_host, host_of, ndarray, view_of, wrap
+from .array import SilentOnGPU, from_host, host_of, ndarray, seen, view_of, wrap
 from .gpus import traffic
 from .record import signature
 from .streams import get_current_stream
@@ -150,7 +150,7 @@ def from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> Any:
 
 def on_device(host: np.ndarray[Any, Any], device: int) -> Any:
     """Memory of a device, whichever is current."""
-    found = wrap(host)
+    found = seen(host)
     found._device = device
     return found
 

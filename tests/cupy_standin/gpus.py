@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-SUCCESS, INVALID_VALUE, INSUFFICIENT_DRIVER, NO_DEVICE, INVALID_DEVICE = 0, 1, 35, 100, 101
+SUCCESS, INVALID_VALUE, MEMORY_ALLOCATION = 0, 1, 2
+INSUFFICIENT_DRIVER, NO_DEVICE, INVALID_DEVICE, ILLEGAL_ADDRESS = 35, 100, 101, 700
 
 
 class CUDARuntimeError(RuntimeError):
@@ -17,12 +18,23 @@ class CUDARuntimeError(RuntimeError):
 
     def __init__(self, status: int) -> None:
         meaning = {
+            MEMORY_ALLOCATION: "cudaErrorMemoryAllocation: out of memory",
+            ILLEGAL_ADDRESS: "cudaErrorIllegalAddress: an illegal memory access was encountered",
             INSUFFICIENT_DRIVER: "cudaErrorInsufficientDriver: driver older than runtime",
             NO_DEVICE: "cudaErrorNoDevice: no CUDA-capable device is detected",
             INVALID_DEVICE: "cudaErrorInvalidDevice: invalid device ordinal",
         }
         self.status = status
         super().__init__(meaning.get(status, f"cudaError {status}"))
+
+
+class CUDADriverError(RuntimeError):
+    """An error of the driver, which loads and launches kernels, with its number as ``status``."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        name = "OUT_OF_MEMORY: out of memory" if status == MEMORY_ALLOCATION else status
+        super().__init__(f"CUDA_ERROR_{name}")
 
 
 @dataclass
@@ -36,6 +48,9 @@ class Machine:
     generation: int = 9
     """The major number of the GPUs' compute capability."""
     free_memory: int = 79 << 30
+    """Bytes that the pool of device memory may still take."""
+    free_pinned: int = 64 << 30
+    """Bytes that may still be page-locked."""
 
     def require(self) -> None:
         if self.status:
@@ -173,6 +188,7 @@ def pointer_attributes(address: int) -> Any:
     return SimpleNamespace(device=shown[address], type=2)
 
 
+driver = SimpleNamespace(CUDADriverError=CUDADriverError)
 runtime = SimpleNamespace(
     CUDARuntimeError=CUDARuntimeError,
     driverGetVersion=lambda: machine.driver,

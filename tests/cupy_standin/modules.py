@@ -49,10 +49,13 @@ def build() -> dict[str, StandIn]:
         "Event": streams.Event,
         "get_current_stream": streams.get_current_stream,
         "alloc": memory.alloc,
+        "get_allocator": memory.get_allocator,
+        "set_allocator": memory.set_allocator,
         "alloc_pinned_memory": memory.alloc_pinned_memory,
         "PinnedMemoryPointer": memory.PinnedMemoryPointer,
         "is_available": lambda: gpus.machine.devices > 0 and not gpus.machine.status,
         "runtime": gpus.runtime,
+        "driver": gpus.driver,
         "compiler": SimpleNamespace(CompileException=CompileException),
     }
     modules = {"cupy.cuda": StandIn("cupy.cuda", names("cuda"), cuda)}
@@ -68,6 +71,7 @@ def build() -> dict[str, StandIn]:
     content |= {"cuda": modules["cupy.cuda"], "__version__": API["version"]}
     content["is_available"] = cuda["is_available"]
     content["get_default_memory_pool"] = memory.get_default_memory_pool
+    content["get_default_pinned_memory_pool"] = memory.get_default_pinned_memory_pool
     special = StandIn("cupyx.scipy.special", frozenset(SPECIAL), dict(SPECIAL))
     scipy = StandIn("cupyx.scipy", frozenset(), {"special": special})
     extra = {"scatter_add": scatter_add, "scipy": scipy, "empty_pinned": memory.empty_pinned}
