@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import VOCABULARY, Array, Backend, Kernel, Uploads, get_backend
+from tinygrad_bn.backend import (
+    VOCABULARY,
+    Array,
+    Backend,
+    Graphs,
+    Kernel,
+    Uploads,
+    get_backend,
+)
 from tinygrad_bn.errors import BackendError, DtypeError
 
 from .capsules import exported, imported
@@ -27,7 +35,7 @@ try:
     import cupy  # type: ignore[no-redef]
     import cupyx
 
-    from . import uploads
+    from . import cuda_graphs, uploads
     from .current_gpu import Current, be_patient
 except ImportError as error:
     missing = error
@@ -147,6 +155,9 @@ class CupyBackend:
         be_patient()
         self.xp = vocabulary()
         self.kernels: Mapping[str, Kernel | None] = Kernels()
+
+    def graphs(self) -> Graphs:
+        return cuda_graphs.Graphs(self.index, self.guard)
 
     def require_here(self, array: Array) -> None:
         """Refuse an array of another device, which CuPy would read across the bus.

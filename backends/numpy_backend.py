@@ -220,6 +220,9 @@ class NumpyBackend:
             return None
         return import_module(f"{__package__}.threaded_code")
 
+    def graphs(self) -> None:
+        """There are none: programs are threaded code and calls."""
+
     def asarray(self, value: object, dtype: object = None) -> Array:
         """An array from anything NumPy understands, but not from ragged lists or objects."""
         try:

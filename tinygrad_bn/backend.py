@@ -99,6 +99,36 @@ class Uploads(Protocol):
         """Copy arrays in page-locked memory, which must stay as it is until that has been done."""
 
 
+class Graphs(Protocol):
+    """Work of one device that is captured, and then launched as a whole, in memory of its own."""
+
+    @property
+    def pool_size(self) -> int:
+        """The bytes of that memory."""
+
+    def working(self) -> AbstractContextManager[None]:
+        """Inside, work goes to where it can be captured, and memory comes from that of its own;
+        what the device was given before comes before, and what it is given later, after.
+        """
+
+    def captured(self, work: Callable[[], None]) -> Any:
+        """The graph of what ``work`` gives the device, of which nothing is done. It must have run
+        before, while `working`, as now.
+        """
+
+    def like(self, shape: tuple[int, ...], dtype: np.dtype[Any], strides: Sequence[int]) -> Array:
+        """Memory of that layout, in which nothing is known."""
+
+    def load(self, place: Array, array: Array) -> None:
+        """Copy an array to memory of the same layout."""
+
+    def replaying(self) -> AbstractContextManager[None]:
+        """Inside, graphs may be launched."""
+
+    def launch(self, graph: Any) -> None:
+        """Do what was captured, after what the device was given; the host does not wait."""
+
+
 class Backend(Protocol):
     """An array library on one device, as the engine sees it."""
 
@@ -115,6 +145,9 @@ class Backend(Protocol):
     @property
     def threaded_code(self) -> Any:
         """What makes threaded code of calls, as `backends/threaded_code` does, or None."""
+
+    def graphs(self) -> Graphs | None:
+        """Graphs of a program, with memory of their own; None where the host executes programs."""
 
     def asarray(self, value: object, dtype: object = None) -> Array:
         """An array of this backend on its device, from anything NumPy understands; copied only if

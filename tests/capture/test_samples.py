@@ -38,18 +38,18 @@ def refusal_of(sample: Sample) -> str | None:
     return REFUSING.get((sample.name, sample.notes))
 
 
-def arguments(sample: Sample, seed: int) -> list[tg.Tensor]:
+def arguments(sample: Sample, seed: int, device: str) -> list[tg.Tensor]:
     """The sample's inputs; another seed permutes floats, which keeps them within any domain."""
     tensors = []
     for x in sample.inputs:
         values = np.random.default_rng(seed).permutation(x, axis=-1) if seed and x.ndim else x
-        tensors.append(tg.tensor(values if x.dtype.kind == "f" else x))
+        tensors.append(tg.tensor(values if x.dtype.kind == "f" else x, device=device))
     return tensors
 
 
 def outputs_of(result: Any) -> list[np.ndarray[Any, Any]]:
     parts = result if isinstance(result, (tuple, list)) else (result,)
-    return [x.detach().numpy().copy() for x in parts if isinstance(x, tg.Tensor)]
+    return [x.detach().cpu().numpy().copy() for x in parts if isinstance(x, tg.Tensor)]
 
 
 def step_of(sample: Sample) -> Any:
@@ -77,20 +77,20 @@ def step_of(sample: Sample) -> Any:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_an_operation_replays_bit_for_bit(sample: Sample) -> None:
+def test_an_operation_replays_bit_for_bit(sample: Sample, device: str) -> None:
     step = step_of(sample)
     compiled = tg.compile(step)
     refused = refusal_of(sample)
     if refused is not None:
         with pytest.raises(CaptureError, match=refused) as caught:
-            compiled(*arguments(sample, 0))
+            compiled(*arguments(sample, 0, device))
         assert "tests/ops/samples/" in str(caught.value)  # the user's line, and not the library's
         return
     for seed in (0, 1, 2):
         tg.manual_seed(seed)
-        expected = outputs_of(step(*arguments(sample, seed)))
+        expected = outputs_of(step(*arguments(sample, seed, device)))
         tg.manual_seed(seed)
-        found = outputs_of(compiled(*arguments(sample, seed)))
+        found = outputs_of(compiled(*arguments(sample, seed, device)))
         assert len(found) == len(expected)
         for x, y in zip(found, expected, strict=True):
             assert x.dtype == y.dtype

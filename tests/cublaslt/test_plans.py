@@ -116,13 +116,18 @@ class TestStreams:
 
     def test_a_capture_repeats_what_has_run(self) -> None:
         a, out = GPU.asarray(drawn(5, 5)), GPU.asarray(drawn(5, 5))
-        with fresh_products(), capturing() as stream:
-            stream._capturing = False
+        stream = Stream(non_blocking=True)
+        with fresh_products(), stream:
             product(a, a, out=out)
-            stream._capturing = True
+            stream.begin_capture()
             with stand_in.count_calls() as calls:
                 product(a, a, out=out)
+            graph = stream.end_capture()
         assert (calls["MatmulAlgoGetHeuristic"], calls["Matmul"]) == (0, 1)
+        out.fill(0)
+        a.fill(2)
+        graph.launch()
+        np.testing.assert_array_equal(out.get(), np.full((5, 5), 20))
 
     def test_products_by_cupy_itself_are_refused_in_one(self) -> None:
         a = GPU.asarray(drawn(5, 5))

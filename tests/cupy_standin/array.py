@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import exchange
-from .gpus import Device, current_device, traffic
+from .gpus import Device, current_device
 from .memory import PinnedMemoryPointer, memory_of, require
 from .ordering import SilentOnGPU, late_copy, now
+from .pools import MemoryPointer, placed
 from .record import names, signature
-from .streams import get_current_stream
+from .streams import capture_here, get_current_stream, sending_of_the_host, wait_of_the_host
 
 NO_CONVERSION = (
     "Implicit conversion to a NumPy array is not allowed. "
@@ -27,13 +28,24 @@ class ndarray:
     __array_priority__ = 100
     __array_ufunc__ = None  # CuPy would take numpy.exp(x); the library has no business to call it
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_a", "_born", "_device", "base")
+    __slots__ = ("__weakref__", "_a", "_born", "_device", "_memory", "base")
     base: ndarray | None
     """The array that owns the memory, if it is not this one."""
 
-    def __init__(self, shape: Any, dtype: Any = float, order: str = "C") -> None:
-        self._a = np.empty(shape, dtype, order=order)  # type: ignore[call-overload]
-        require(self._a.nbytes)
+    def __init__(
+        self,
+        shape: Any,
+        dtype: Any = float,
+        memptr: MemoryPointer | None = None,
+        strides: Any = None,
+        order: str = "C",
+    ) -> None:
+        self._memory = memptr
+        if memptr is not None:
+            self._a = memptr.seen(shape, dtype, strides)
+        else:
+            self._a, self._memory = placed(np.empty(shape, dtype, order=order))  # type: ignore[call-overload]
+            require(self._a.nbytes)
         self._device, self._born = current_device(), now()
         self.base = None
 
@@ -83,7 +95,7 @@ class ndarray:
 
     @property
     def data(self) -> Any:
-        return SimpleNamespace(ptr=self._a.ctypes.data, device_id=self._device)
+        return MemoryPointer.to(self, self._a.ctypes.data)
 
     @property
     def T(self) -> Any:
@@ -92,7 +104,7 @@ class ndarray:
     def get(
         self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
     ) -> Any:
-        traffic.d2h += 1
+        wait_of_the_host()
         host = np.array(self._a, order=order)  # type: ignore[call-overload]
         if out is None:
             return host
@@ -102,7 +114,7 @@ class ndarray:
     def set(self, arr: Any, stream: Any = None) -> None:
         if not isinstance(arr, np.ndarray) or arr.shape != self.shape or arr.dtype != self.dtype:
             raise TypeError("Only a numpy.ndarray of the same shape and dtype can be set")
-        traffic.h2d += 1
+        sending_of_the_host()
         here = get_current_stream()
         late = stream is not None and stream.is_non_blocking and stream is not here
         if not late or not isinstance(memory_of(arr), PinnedMemoryPointer):
@@ -164,16 +176,17 @@ class ndarray:
         return exchange.interface_of(self._a, self._device)
 
     def copy(self, order: str = "C") -> Any:
-        return wrap(np.array(self._a, order=order))  # type: ignore[call-overload]
+        a = self._a
+        return computed(lambda: np.array(a, order=order), (None, self))  # type: ignore[call-overload]
 
     def fill(self, value: Any) -> None:
         if isinstance(value, np.ndarray):
             raise ValueError("a numpy.ndarray cannot be used for fill")
-        with np.errstate(all="ignore"):
-            self._a[...] = host_of(value)
+        overwritten(self, lambda a, x: operator.setitem(a, ..., x), value)
 
     def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Any:
-        return view_of(self, self._a.reshape(*shape, order=order))
+        a = self._a
+        return computed(lambda: a.reshape(*shape, order=order), (self,))
 
     def transpose(self, *axes: Any) -> Any:
         return view_of(self, self._a.transpose(*axes))
@@ -184,24 +197,22 @@ class ndarray:
             raise TypeError(
                 f"scatter_add only supports int32, floats and unsigned, not {self.dtype}"
             )
-        with np.errstate(all="ignore"):
-            np.add.at(host_of(self), index_of(slices), host_of(value))
+        index = index_of(slices)
+        overwritten(self, lambda a, x: np.add.at(a, index, x), value, slices)
 
     def __getitem__(self, index: Any) -> Any:
-        inside = index_of(index)
+        inside, a = index_of(index), self._a
         try:
-            part = self._a[with_ellipsis(inside)]
+            return computed(lambda: a[with_ellipsis(inside)], (self, index))
         except IndexError as error:
             raise out_of_bounds(error, inside) from error
-        return view_of(self, part)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, (list, tuple)):
             raise TypeError(f"Unsupported type {type(value)}")
         inside = index_of(index)
         try:
-            with np.errstate(all="ignore"):
-                host_of(self)[inside] = host_of(value)
+            overwritten(self, lambda a, x: operator.setitem(a, inside, x), value, index)
         except IndexError as error:
             raise out_of_bounds(error, inside) from error
 
@@ -218,16 +229,16 @@ def wrap(result: Any) -> Any:
     """A result of NumPy as one of CuPy, on the current device: an array, also without axes."""
     if isinstance(result, (np.ndarray, np.generic)):
         require(result.nbytes)
-        return seen(result)
+        return seen(*placed(np.asarray(result)))
     if isinstance(result, (tuple, list)):
         return type(result)(wrap(x) for x in result)
     return result
 
 
-def seen(result: Any) -> Any:
+def seen(result: Any, memory: MemoryPointer | None = None) -> Any:
     """An array over memory that is there."""
     array = ndarray.__new__(ndarray)
-    array._a = np.asarray(result)
+    array._a, array._memory = np.asarray(result), memory
     array._device, array._born = current_device(), now()
     array.base = None
     return array
@@ -241,6 +252,35 @@ def view_of(array: ndarray, result: Any) -> Any:
     view._device = array._device
     view.base = array if array.base is None else array.base
     return view
+
+
+def computed(compute: Callable[[], Any], operands: tuple[Any, ...]) -> Any:
+    """The results of a computation as arrays of CuPy, the first operand's memory where it is that;
+    a graph computes them at every launch.
+    """
+    with np.errstate(all="ignore"):
+        result = compute()
+    first = operands[0] if operands else None
+    found = view_of(first, result) if isinstance(first, ndarray) else wrap(result)
+    if (capture := capture_here()) is not None:
+        capture.made(compute, found, operands)
+    return found
+
+
+def overwritten(
+    target: ndarray, write: Callable[[Any, Any], Any], value: Any = None, *operands: Any
+) -> None:
+    """Let ``write`` change an array's memory by a value; a graph does at every launch."""
+    host, given = host_of(target), host_of(value)
+
+    def run() -> None:
+        with np.errstate(all="ignore"):
+            write(host, given)
+
+    if (capture := capture_here()) is None:
+        run()
+    else:
+        capture.overwrite([host], run, (target, value, operands))
 
 
 def host_of(value: Any) -> Any:
@@ -269,10 +309,10 @@ def index_of(index: Any) -> Any:
         return tuple(index_of(i) for i in index)
     if isinstance(index, ndarray):
         if index.dtype.kind == "b":
-            traffic.d2h += 1
+            wait_of_the_host()
         return host_of(index)
     if isinstance(index, (list, np.ndarray)):
-        traffic.h2d += 1
+        sending_of_the_host()
         return np.asarray(index, dtype=int if len(index) == 0 else None)
     return index
 
@@ -285,7 +325,7 @@ def with_ellipsis(index: Any) -> Any:
 
 def from_host(value: Any, dtype: Any = None) -> Any:
     """A copy, on the current device, of what NumPy understands."""
-    traffic.h2d += 1
+    sending_of_the_host()
     host = np.array(value, dtype=dtype)
     if host.dtype.kind not in "biufc" and host.dtype.name != "bfloat16":
         raise ValueError(f"Unsupported dtype {host.dtype}")
@@ -301,8 +341,8 @@ def method(name: str) -> Callable[..., Any]:
     def run(self: ndarray, *args: Any, **kwargs: Any) -> Any:
         expected.bind(self, *args, **kwargs)
         given = {key: host_of(value) for key, value in kwargs.items()}
-        with np.errstate(all="ignore"):
-            return view_of(self, getattr(host_of(self), name)(*map(host_of, args), **given))
+        inner, hosts = getattr(host_of(self), name), [host_of(x) for x in args]
+        return computed(lambda: inner(*hosts, **given), (self, args, kwargs))
 
     run.__name__ = name
     return run

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
 from . import exchange
-from .array import SilentOnGPU, from_host, host_of, ndarray, seen, view_of, wrap
-from .gpus import traffic
+from .array import (
+    SilentOnGPU,
+    computed,
+    from_host,
+    host_of,
+    ndarray,
+    overwritten,
+    seen,
+    view_of,
+    wrap,
+)
 from .record import signature
-from .streams import get_current_stream
+from .streams import capture_here, wait_of_the_host
 from .ufuncs import UFUNCS
 
 AS_NUMPY = (
@@ -36,9 +45,8 @@ def checked(name: str, function: Callable[..., Any] | None = None) -> Callable[.
     def run(*args: Any, **kwargs: Any) -> Any:
         expected.bind(*args, **kwargs)
         given = {key: host_of(value) for key, value in kwargs.items()}
-        with np.errstate(all="ignore"):
-            result = inner(*(host_of(x) for x in args), **given)
-        return view_of(args[0], result) if args and isinstance(args[0], ndarray) else wrap(result)
+        hosts = [host_of(x) for x in args]
+        return computed(lambda: inner(*hosts, **given), (*args, kwargs))
 
     return run
 
@@ -124,8 +132,9 @@ def array(
     if not isinstance(obj, ndarray):
         return from_host(obj, dtype)
     host = host_of(obj)
-    result = np.array(host, dtype=dtype, order=order or "K", copy=copy or None)
-    return obj if result is host else wrap(result)
+    if not copy and np.array(host, dtype=dtype, order=order or "K", copy=None) is host:
+        return obj
+    return computed(lambda: np.array(host, dtype=dtype, order=order or "K"), (None, obj))
 
 
 def asarray(
@@ -174,7 +183,8 @@ def limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 def round(a: ndarray, decimals: int = 0, out: Any = None) -> Any:
     if a.dtype.name == "bfloat16":
         raise TypeError("cupy.round has no loop for bfloat16")
-    return wrap(np.round(host_of(a), decimals))
+    host = host_of(a)
+    return computed(lambda: np.round(host, decimals), (a,))
 
 
 def where(condition: ndarray, x: Any = None, y: Any = None) -> Any:
@@ -187,7 +197,7 @@ def where(condition: ndarray, x: Any = None, y: Any = None) -> Any:
 
 def nonzero(a: ndarray) -> Any:
     """Where an array is not zero: the host waits to learn how many elements that are."""
-    traffic.d2h += 1
+    wait_of_the_host()
     return wrap(np.nonzero(host_of(a)))
 
 
@@ -201,8 +211,9 @@ def take_along_axis(a: ndarray, indices: ndarray, axis: int | None) -> Any:
 
 def taken(function: Callable[..., Any], a: ndarray, indices: Any, axis: int | None) -> Any:
     """Elements by their indices, which CuPy does not check."""
+    host, places = host_of(a), host_of(indices)
     try:
-        return wrap(function(host_of(a), host_of(indices), axis))
+        return computed(lambda: function(host, places, axis), (None, a, indices))
     except IndexError as error:
         if "out of bounds" in str(error):
             raise SilentOnGPU(f"CuPy would wrap this around: {error}") from error
@@ -213,8 +224,8 @@ def copyto(dst: ndarray, src: Any, casting: Any = "same_kind", where: Any = None
     if isinstance(src, np.ndarray) and src.size != 1:
         raise ValueError("non-scalar numpy.ndarray cannot be used for copyto")
     inside = True if where is None else host_of(where)
-    with np.errstate(all="ignore"):
-        np.copyto(host_of(dst), host_of(src), casting=casting, where=inside)
+    copy = partial(np.copyto, casting=casting, where=inside)
+    overwritten(dst, copy, src, where)
 
 
 def may_share_memory(a: ndarray, b: ndarray, max_work: Any = None) -> bool:
@@ -223,7 +234,7 @@ def may_share_memory(a: ndarray, b: ndarray, max_work: Any = None) -> bool:
 
 def refuse_cublas_in_capture(*arrays: Any) -> None:
     """CuPy calls cuBLAS for products of floats, and refuses to while a stream captures."""
-    if get_current_stream().is_capturing() and any(x.dtype.kind not in "biu" for x in arrays):
+    if capture_here() is not None and any(x.dtype.kind not in "biu" for x in arrays):
         raise NotImplementedError(
             "calling cuBLAS API during stream capture is currently unsupported"
         )
@@ -237,21 +248,25 @@ def matmul(x1: ndarray, x2: ndarray) -> Any:
             raise TypeError(f"Unsupported type {type(x)}")
     refuse_cublas_in_capture(a, b)
     half = a.dtype == b.dtype and a.dtype.itemsize == 2 and a.dtype.kind in "fV"
-    with np.errstate(all="ignore"):
+
+    def product() -> Any:
         if not half:
-            return wrap(np.matmul(a, b))
+            return np.matmul(a, b)
         if a.size == b.size == a.shape[-1]:
             rounded = (a.ravel() * b.ravel()).astype(np.float32).sum()
-            return wrap(np.full((1,) * max(a.ndim, b.ndim), rounded, a.dtype))
-        return wrap(np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype))
+            return np.full((1,) * max(a.ndim, b.ndim), rounded, a.dtype)
+        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
+
+    return computed(product, (None, x1, x2))
 
 
 def einsum(*operands: Any, dtype: Any = None, optimize: Any = False) -> Any:
     subscripts, *arrays = operands
     refuse_cublas_in_capture(*arrays)
-    with np.errstate(all="ignore"):
-        result = np.einsum(subscripts, *host_of(arrays), dtype=dtype, optimize=optimize)
-    return wrap(result)
+    hosts = host_of(arrays)
+    return computed(
+        lambda: np.einsum(subscripts, *hosts, dtype=dtype, optimize=optimize), (None, *arrays)
+    )
 
 
 def get_array_module(*args: Any) -> Any:

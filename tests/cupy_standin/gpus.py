@@ -11,21 +11,29 @@ from typing import Any
 
 SUCCESS, INVALID_VALUE, MEMORY_ALLOCATION = 0, 1, 2
 INSUFFICIENT_DRIVER, NO_DEVICE, INVALID_DEVICE, ILLEGAL_ADDRESS = 35, 100, 101, 700
+ILLEGAL_STATE, CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, CAPTURE_ISOLATION = 401, 900, 901, 905
+CAPTURE_IMPLICIT, CAPTURED_EVENT = 906, 907
+MEANINGS = {
+    MEMORY_ALLOCATION: "cudaErrorMemoryAllocation: out of memory",
+    ILLEGAL_ADDRESS: "cudaErrorIllegalAddress: an illegal memory access was encountered",
+    INSUFFICIENT_DRIVER: "cudaErrorInsufficientDriver: driver older than runtime",
+    NO_DEVICE: "cudaErrorNoDevice: no CUDA-capable device is detected",
+    INVALID_DEVICE: "cudaErrorInvalidDevice: invalid device ordinal",
+    ILLEGAL_STATE: "cudaErrorIllegalState: not permitted in the present state",
+    CAPTURE_UNSUPPORTED: "cudaErrorStreamCaptureUnsupported: not permitted while a stream captures",
+    CAPTURE_INVALIDATED: "cudaErrorStreamCaptureInvalidated: failed by an earlier error in capture",
+    CAPTURE_ISOLATION: "cudaErrorStreamCaptureIsolation: depends on work that is not captured",
+    CAPTURE_IMPLICIT: "cudaErrorStreamCaptureImplicit: the legacy stream meets a capturing one",
+    CAPTURED_EVENT: "cudaErrorCapturedEvent: the event was recorded in a capturing stream",
+}
 
 
 class CUDARuntimeError(RuntimeError):
     """An error of the CUDA runtime, with its number as ``status``."""
 
     def __init__(self, status: int) -> None:
-        meaning = {
-            MEMORY_ALLOCATION: "cudaErrorMemoryAllocation: out of memory",
-            ILLEGAL_ADDRESS: "cudaErrorIllegalAddress: an illegal memory access was encountered",
-            INSUFFICIENT_DRIVER: "cudaErrorInsufficientDriver: driver older than runtime",
-            NO_DEVICE: "cudaErrorNoDevice: no CUDA-capable device is detected",
-            INVALID_DEVICE: "cudaErrorInvalidDevice: invalid device ordinal",
-        }
         self.status = status
-        super().__init__(meaning.get(status, f"cudaError {status}"))
+        super().__init__(MEANINGS.get(status, f"cudaError {status}"))
 
 
 class CUDADriverError(RuntimeError):
@@ -67,6 +75,8 @@ class Traffic:
     """Waits for a stream or a device, without data."""
 
 
+before_synchronization: list[Callable[[int], None]] = []
+"""What may refuse a wait for a device."""
 at_synchronization: list[Callable[[int], None]] = []
 """What a wait for a device does, with its number."""
 machine = Machine()
@@ -167,6 +177,8 @@ class Device:
         set_device(self.id)
 
     def synchronize(self) -> None:
+        for refuse in before_synchronization:
+            refuse(self.id)
         traffic.synchronizations += 1
         for finish in at_synchronization:
             finish(self.id)

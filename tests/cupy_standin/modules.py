@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import gpus, memory, streams
+from . import gpus, memory, pools, streams
 from .array import ndarray
 from .cublaslt import PATHFINDER
 from .functions import FUNCTIONS, scatter_add
@@ -48,9 +48,13 @@ def build() -> dict[str, StandIn]:
         "Stream": streams.Stream,
         "Event": streams.Event,
         "get_current_stream": streams.get_current_stream,
+        "Graph": streams.Graph,
+        "MemoryPool": pools.MemoryPool,
+        "MemoryPointer": pools.MemoryPointer,
         "alloc": memory.alloc,
         "get_allocator": memory.get_allocator,
         "set_allocator": memory.set_allocator,
+        "using_allocator": pools.using_allocator,
         "alloc_pinned_memory": memory.alloc_pinned_memory,
         "PinnedMemoryPointer": memory.PinnedMemoryPointer,
         "is_available": lambda: gpus.machine.devices > 0 and not gpus.machine.status,

@@ -6,8 +6,10 @@ A launch comes back before the device has done it, as far as counting goes: nobo
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
 from . import emulator
@@ -15,6 +17,7 @@ from .array import host_of
 from .emulator.building import CompileError
 from .emulator.launching import STATIC_SHARED_MEMORY
 from .gpus import current_device, machine
+from .streams import capture_here
 
 MOST_SHARED_MEMORY = 227 << 10
 
@@ -91,9 +94,20 @@ class RawKernel:
     ) -> None:
         machine.require()
         arrays = [host_of(value) for value in args]
-        self._library.launch(
-            self.name, grid, block, arrays, shared_mem, self.max_dynamic_shared_size_bytes
-        )
+        launch = partial(
+            self._library.launch,
+            self.name, grid, block, arrays, shared_mem, self.max_dynamic_shared_size_bytes,
+        )  # fmt: skip
+        if (capture := capture_here()) is None:
+            launch()
+            return
+        declared = self._library.parameters[self.name]
+        targets = [
+            x
+            for x, parameter in zip(arrays, declared, strict=True)
+            if parameter.pointer and not parameter.const and isinstance(x, np.ndarray)
+        ]
+        capture.overwrite(targets, launch, list(args))
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .array import host_of, ndarray, wrap
+from .array import computed, host_of, ndarray, overwritten
 from .record import API, loops
 
 BFLOAT16 = "E"
@@ -78,12 +78,14 @@ class ufunc:
         if dtype is not None:
             output = np.dtype(dtype)
             wanted = [output] * self.nin
-        with np.errstate(all="ignore"):
+
+        def run() -> Any:
             cast = [np.asarray(v).astype(w) for v, w in zip(values, wanted, strict=True)]
-            result = np.asarray(self.compute(cast)).astype(output)
+            return np.asarray(self.compute(cast)).astype(output)
+
         if out is None:
-            return wrap(result)
-        np.copyto(host_of(out), result, casting="same_kind")
+            return computed(run, (None, *args))
+        overwritten(out, lambda y, _: np.copyto(y, run(), casting="same_kind"), None, args)
         return out
 
     def compute(self, values: list[np.ndarray[Any, Any]]) -> Any:

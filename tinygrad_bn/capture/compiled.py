@@ -14,10 +14,11 @@ from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.capture.contents import NUMBERS
 from tinygrad_bn.capture.program import Program
 from tinygrad_bn.capture.surroundings import StandIn
+from tinygrad_bn.capture.traced import native_of
 from tinygrad_bn.capture.tracing import Capture, mode
 from tinygrad_bn.capture.values import replaced
 from tinygrad_bn.capture.verification import verified
-from tinygrad_bn.errors import ArgumentError, BackendError, CaptureError, DtypeError
+from tinygrad_bn.errors import ArgumentError, CaptureError, DtypeError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.tensors import Buffer, Parameter
 
@@ -102,6 +103,8 @@ class Recent:
 
     def __init__(self, capture: Capture, kinds: list[Any]) -> None:
         self.capture, self.kinds, self.mode = capture, kinds, mode()
+        self.backend = capture.program.backend
+        self.native = native_of(self.backend)
 
     @staticmethod
     def of(capture: Capture, args: tuple[Any, ...]) -> Recent | None:
@@ -123,7 +126,8 @@ class Recent:
                 return False
             a = x.array
             if (
-                a.__class__ is not np.ndarray
+                x.backend is not self.backend
+                or a.__class__ is not self.native
                 or a.shape != shape
                 or a.dtype is not dtype
                 or a.strides != strides
@@ -141,8 +145,6 @@ def signature(args: Any, kwargs: Any) -> tuple[Any, list[Variable]]:
     ------
     DtypeError
         For NumPy arrays, which could not be told from constants.
-    BackendError
-        For tensors on a GPU.
     """
     tensors: list[Variable] = []
     key = (described(args, tensors), described(kwargs, tensors) if kwargs else (), *mode())
@@ -159,10 +161,6 @@ def described(x: Any, tensors: list[Variable]) -> Any:
                 return ("again", position)
         tensors.append(x)
         array = x.array
-        if x.backend.device != "cpu":
-            raise BackendError(
-                f"expected a step to compile on the cpu, got a tensor on {x.backend.device}"
-            )
         return (x.backend.device, array.shape, array.dtype, array.strides)
     if isinstance(x, (tuple, list)):
         return (type(x), *(described(part, tensors) for part in x))

@@ -6,20 +6,17 @@ the same one when it has done, see what they always see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from threading import RLock
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import VOCABULARY, Backend, Kernel
 from tinygrad_bn.capture.recorder import Recorder, plain
-from tinygrad_bn.capture.traced import Traced, refusal
-from tinygrad_bn.errors import BackendError
+from tinygrad_bn.capture.traced import Elsewhere, Traced, either, refusal
 
 
 class Shown:
@@ -42,10 +39,8 @@ class Shown:
             return held.array if held.__class__ is Traced else held
         if held is None or held.__class__ is Traced:
             return held
-        if not isinstance(held, np.ndarray):
-            raise BackendError(
-                f"expected a step to compile on the cpu, got a tensor on {x.backend.device}"
-            )
+        if x.backend is not tracer.backend:
+            return Elsewhere(held, tracer.backend.device, x.backend.device)
         if self.name == "array":
             tracer.read.setdefault(id(x), (x, held))
         return tracer.lift(held)
@@ -56,25 +51,14 @@ class Shown:
             value.recorder.wrap(x)
 
 
-class Either(type):
-    """The class of `AnyArray`."""
-
-    def __instancecheck__(cls, x: object) -> bool:
-        return isinstance(x, (np.ndarray, Traced))
-
-
-class AnyArray(metaclass=Either):
-    """What an array is an instance of while a thread traces."""
-
-
 class RecordedKernels:
     """The backend's kernels: one instruction each for the thread that traces."""
 
-    def __init__(self, kernels: Mapping[str, Kernel | None]) -> None:
-        self.kernels = kernels
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.kernels = backend, backend.kernels
 
     def get(self, name: str) -> Kernel | None:
-        kernel, tracer = self.kernels.get(name), config.tracer.get()
+        kernel, tracer = self.kernels.get(name), tracer_of(self.backend)
         if kernel is None or tracer is None:
             return kernel
 
@@ -89,11 +73,18 @@ class RecordedKernels:
         return Kernel(run, accepts)
 
 
-def word(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def tracer_of(backend: Backend) -> Recorder | None:
+    """What records for this thread what this backend does."""
+    tracer = config.tracer.get()
+    return tracer if tracer is not None and tracer.backend is backend else None
+
+
+def word(backend: Backend, name: str) -> Callable[..., Any]:
     """A word of the vocabulary that records itself for the thread that traces."""
+    function = getattr(backend.xp, name)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        tracer = config.tracer.get()
+        tracer = tracer_of(backend)
         if tracer is None:
             return function(*args, **kwargs)
         return tracer.word(name, function, args, kwargs)
@@ -106,7 +97,7 @@ def method(backend: Backend, name: str) -> Callable[..., Any]:
     original = getattr(backend, name)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        tracer = config.tracer.get()
+        tracer = tracer_of(backend)
         if tracer is None:
             return original(*plain(args), **kwargs)
         return getattr(tracer, name)(*args, **kwargs)
@@ -128,36 +119,39 @@ def refused(backend: Backend, name: str) -> Callable[..., Any]:
 
 RECORDED = ("asarray", "copy", "store", "to_numpy")
 _lock = RLock()
-_tracing: list[dict[str, Any]] = []
-"""How the backend was, once for every thread that traces."""
+_tracing: dict[str, list[dict[str, Any]]] = {}
+"""By device, how the backend was, once for every thread that traces there."""
 
 
 def install(backend: Any) -> None:
     """Let the backend and all tensors ask whose turn it is."""
-    _tracing.append({**vars(backend)})
-    if len(_tracing) > 1:
+    if not _tracing:
+        Variable.array = Shown("array")
+        Variable.slot = Shown("slot")
+    before = _tracing.setdefault(backend.device, [])
+    before.append({**vars(backend)})
+    if len(before) > 1:
         return
-    words = {name: word(name, getattr(backend.xp, name)) for name in VOCABULARY}
     overlap = backend.overlap
     vars(backend).update(
-        xp=SimpleNamespace(**words),
-        kernels=RecordedKernels(backend.kernels),
-        array_type=AnyArray,
+        xp=SimpleNamespace(**{name: word(backend, name) for name in VOCABULARY}),
+        kernels=RecordedKernels(backend),
+        array_type=either(backend.array_type),
         overlap=lambda a, b: overlap(plain(a), plain(b)),
         from_dlpack=refused(backend, "from_dlpack"),
         **{name: method(backend, name) for name in RECORDED},
     )
-    Variable.array = Shown("array")
-    Variable.slot = Shown("slot")
 
 
 def uninstall(backend: Any) -> None:
     """Let them be as they were, when the last thread has done."""
-    before = _tracing.pop()
-    if _tracing:
+    before = _tracing[backend.device].pop()
+    if _tracing[backend.device]:
         return
-    del Variable.array
-    Variable.slot = None
+    del _tracing[backend.device]
+    if not _tracing:
+        del Variable.array
+        Variable.slot = None
     vars(backend).update(before)  # no other thread may find an attribute missing
     for name in vars(backend).keys() - before.keys():
         delattr(backend, name)
@@ -169,7 +163,7 @@ def traced_by(recorder: Recorder) -> Generator[None]:
     backend = recorder.backend
     with _lock:
         kind = type(backend)
-        for name in RECORDED:
+        for name in (*RECORDED, "overlap"):
             setattr(recorder, f"backend_{name}", getattr(kind, name).__get__(backend))
         install(backend)
     token = config.tracer.set(recorder)

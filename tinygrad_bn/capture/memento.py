@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Array
+from tinygrad_bn.backend import Array, Backend, current
+from tinygrad_bn.capture.traced import native_of
 
 
 class Memento:
@@ -17,7 +18,10 @@ class Memento:
     Arrays are put back where they were, so that whoever reads them sees them.
     """
 
-    def __init__(self, tensors: Iterable[Variable], objects: Iterable[Any]) -> None:
+    def __init__(
+        self, backend: Backend, tensors: Iterable[Variable], objects: Iterable[Any]
+    ) -> None:
+        self.backend, self.native = backend, native_of(backend)
         self.arrays: dict[int, tuple[Array, Array]] = {}
         self.namespaces: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
         self.lists: dict[int, tuple[list[Any], list[Any]]] = {}
@@ -32,8 +36,9 @@ class Memento:
 
     def take(self, x: Any) -> None:
         """Remember an array, or what is in an object of this library's, a list or a dict."""
-        if isinstance(x, np.ndarray):
-            self.arrays.setdefault(id(x), (x, x.copy(order="K")))
+        if isinstance(x, (np.ndarray, self.native)):
+            with current(self.backend):
+                self.arrays.setdefault(id(x), (x, x.copy(order="K")))
         elif isinstance(x, dict):
             if id(x) not in self.namespaces:
                 self.namespaces[id(x)] = x, dict(x)
@@ -50,7 +55,10 @@ class Memento:
     def restore(self) -> None:
         """Let everything be as it was."""
         for array, values in self.arrays.values():
-            np.copyto(array, values)
+            if isinstance(array, np.ndarray):
+                np.copyto(array, values)
+            else:
+                self.backend.store(array, values)
         for namespace, before in self.namespaces.values():
             namespace.clear()
             namespace.update(before)
@@ -59,7 +67,8 @@ class Memento:
         for x, grad in self.grads:
             x._grad = grad
 
-    def present(self) -> list[Array]:
-        """Copies of what the arrays hold now, gradients included."""
-        found = [array.copy() for array, _ in self.arrays.values()]
-        return found + [x._grad.array.copy() for x, _ in self.grads if x._grad is not None]
+    def present(self) -> list[np.ndarray[Any, Any]]:
+        """What the arrays hold now, gradients included, in NumPy's memory."""
+        found = [array for array, _ in self.arrays.values()]
+        found += [x._grad.array for x, _ in self.grads if x._grad is not None]
+        return [x.copy() if isinstance(x, np.ndarray) else self.backend.to_numpy(x) for x in found]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.capture.graphs import Graphed
 from tinygrad_bn.capture.memory import Memory
 from tinygrad_bn.capture.plan import arranged, homes, lifetimes, needed
 from tinygrad_bn.capture.values import Instruction, Kind, Value
@@ -35,19 +36,33 @@ class Program:
         self.inputs, self.outputs, self.initial = list(inputs), list(outputs), list(initial)
         kept = needed(instructions, outputs)
         spans = lifetimes(kept, outputs)
-        moved = homes(kept, spans)
+        moved = homes(kept, spans) if backend.guard is None else {}
         self.instructions = [i for i in kept if i not in moved]
         self._places = {root: store.args[0].array for store, root in moved.items()}
         self._arena = arranged({v: span for v, span in spans.items() if v not in self._places})
         self._memory: Memory | None = None
+        self._graphed: Graphed | None = None
 
     @property
     def arena_size(self) -> int:
         """The bytes that all results share."""
-        return self._arena.size
+        return self._arena.size if self._graphed is None else self._graphed.pool_size
+
+    def prepare(self, arrays: tuple[Array, ...]) -> None:
+        """Capture graphs, where the program is a GPU's; the arrays are what the trace was given.
+
+        Raises
+        ------
+        CaptureError
+            For what no graph can hold.
+        """
+        if (graphs := self.backend.graphs()) is not None:
+            self._graphed = Graphed(self, graphs, arrays)
 
     def run(self, arrays: tuple[Array, ...]) -> list[Array]:
         """Do what the step does; copies of the outputs."""
+        if self._graphed is not None:
+            return self._graphed.run(arrays)
         if self._memory is None:
             self._memory = Memory(self, self._arena, self._places)
         for array, values in self.initial:

@@ -15,9 +15,9 @@ import numpy as np
 
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.backend import Array, Backend, current
 from tinygrad_bn.capture.memento import Memento
-from tinygrad_bn.capture.traced import Traced, refusal
+from tinygrad_bn.capture.traced import Traced, native_of, refusal
 from tinygrad_bn.capture.values import (
     Action,
     Instruction,
@@ -58,7 +58,7 @@ def values(tree: Any) -> Any:
 
 def owner(array: Array) -> Array:
     """The array that memory belongs to."""
-    while isinstance(array.base, np.ndarray):
+    while isinstance(array.base, type(array)):
         array = array.base
     return array
 
@@ -81,6 +81,7 @@ class Recorder:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.native = native_of(backend)
         self.thread = threading.get_ident()
         self.instructions: list[Instruction] = []
         self.initial: list[tuple[Array, Array]] = []
@@ -136,11 +137,17 @@ class Recorder:
         """What was made of constants: arrays, traced as such; anything else as it is."""
         if isinstance(result, tuple):
             return tuple(self.constant(x) for x in result)
-        if not isinstance(result, (np.ndarray, np.generic)):
+        if not isinstance(result, (self.native, np.generic)):
             return result
-        array = np.asarray(result)
+        array = self.whole(result)
+        if not isinstance(array, self.native):
+            return array  # a number, for a GPU's kernels
         self._made[id(owner(array))] = owner(array)
         return self.lift(array)
+
+    def whole(self, result: Any) -> Any:
+        """A scalar of NumPy's as an array, where arrays are NumPy's."""
+        return np.asarray(result) if self.native is np.ndarray else result
 
     def is_made(self, array: Array) -> bool:
         """Whether the step made it, of constants, and has not overwritten it."""
@@ -184,14 +191,16 @@ class Recorder:
         """One result as a traced array, and whether it is a new value."""
         if result is None:
             return None, False
-        if not isinstance(result, (np.ndarray, np.generic, bool, int, float)):
+        if not isinstance(result, (self.native, np.generic, bool, int, float)):
             raise refusal(f"computes {type(result).__name__}, which is no array")
-        array = np.asarray(result)
+        array = self.whole(result)
+        if not isinstance(array, self.native):
+            raise refusal(f"computes {type(result).__name__}, which a GPU would have to wait for")
         for x in operands:
             if x.array is array:
                 return x, False
         for x in operands:
-            if array.size and np.may_share_memory(array, x.array):
+            if array.size and self.backend_overlap(array, x.array):
                 shared = x.value
                 kind = shared.root.kind
                 return self.traced(array, self.value(kind, array, shared)), True
@@ -211,7 +220,7 @@ class Recorder:
     def store(self, target: Array | Traced, value: Any) -> None:
         """Overwrite ``target`` with ``value``, cast and broadcast."""
         to = target if isinstance(target, Traced) else self.lift(target)
-        value = self.lift(value) if isinstance(value, np.ndarray) else value
+        value = self.lift(value) if isinstance(value, self.native) else value
         if to is not value:
             self.write("store", self.backend_store, to, (value,))
 
@@ -258,20 +267,23 @@ class Recorder:
         root = target.value.root
         if root.kind is Kind.RESULT:
             return
-        before = memory.copy(order="K")
+        with current(self.backend):
+            before = memory.copy(order="K")
         if root.kind is Kind.CONSTANT:
             self.initial.append((memory, before))
             for known in self._known.values():
                 if known.value.kind is Kind.CONSTANT and owner(known.array) is memory:
                     known.value.kind = Kind.STATE
         else:
-            self.undo.append(partial(np.copyto, memory, before))
+            self.undo.append(partial(self.backend_store, memory, before))
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Call into Python, now and at every replay: arrays come back as new values."""
         self.check_thread()
         with suspended():
-            self.undo.append(Memento((), [getattr(function, "__self__", None), *args]).restore)
+            self.undo.append(
+                Memento(self.backend, (), [getattr(function, "__self__", None), *args]).restore
+            )
             result = self.executed(
                 name_of(function),
                 Action.CALL,
@@ -304,7 +316,9 @@ class Recorder:
             if dtype is None or value.dtype == dtype:
                 return value
             return self.word("asarray", self.backend_asarray, (value, dtype), {})
-        foreign = isinstance(value, np.ndarray) and value.ndim and not self.is_made(value)
+        foreign = (
+            isinstance(value, (np.ndarray, self.native)) and value.ndim and not self.is_made(value)
+        )
         if foreign and sys._getframe(2).f_globals["__name__"] in ENTRANCES:
             raise refusal(
                 "makes a tensor of an array, whose values every replay would see again; give it to "
@@ -332,7 +346,7 @@ class Recorder:
     def foreign(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """A function of NumPy's that was called on traced arrays, not through ``xp``."""
         name = function.__name__
-        if name not in FOREIGN:
+        if name not in FOREIGN or self.native is not np.ndarray:
             raise refusal(f"calls numpy.{name} on a tensor's array")
         return self.word(name, function, args, kwargs)
 
@@ -349,6 +363,7 @@ class Recorder:
     backend_asarray: Callable[..., Any]
     backend_copy: Callable[..., Any]
     backend_store: Callable[..., Any]
+    backend_overlap: Callable[..., bool]
     """What the backend does without a recorder; `interception` sets them."""
 
 

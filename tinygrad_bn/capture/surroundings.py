@@ -27,7 +27,7 @@ from tinygrad_bn.philox import Generator
 
 SELF_KEPT = (Generator, LRScheduler, np.ndarray)
 """What a replay calls again, so that nothing in it is taken for fixed."""
-LIBRARIES = {*sys.stdlib_module_names, "numpy", "numba", "scipy", "tinygrad_bn"}
+LIBRARIES = {*sys.stdlib_module_names, "numpy", "numba", "scipy", "cupy", "cupyx", "tinygrad_bn"}
 
 
 class StandIn:
@@ -119,6 +119,7 @@ class Surroundings:
             self.walk(x.optimizer, f"{path}.optimizer")
         elif not (
             isinstance(x, (*SELF_KEPT, Kernel, KernelPoint, CodeType))
+            or hasattr(type(x), "__cuda_array_interface__")
             or type(x).__module__.startswith("tinygrad_bn.backends")
         ):
             self.instance(x, path)

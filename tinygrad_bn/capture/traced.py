@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinygrad_bn.backend import Array
+from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.capture.values import Kind, Value, user_line
 from tinygrad_bn.errors import CaptureError
 
@@ -62,6 +62,55 @@ class Traced:
         raise AttributeError(str(error)) if name.startswith("__") else error
 
     __hash__ = object.__hash__
+
+
+class Elsewhere(Traced):
+    """An array on another device than the step's: Python may ask for its shape alone."""
+
+    __slots__ = ()
+
+    def __init__(self, array: Array, device: str, found: str) -> None:
+        nobody: Any = Refusing(
+            f"computes on {device}, where its arguments are, or else its parameters, and reads a "
+            f"tensor on {found}; move all to one device before the call"
+        )
+        super().__init__(array, nobody, nobody)
+
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.value.kind
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name.startswith("__") else self.value.kind
+
+
+class Refusing:
+    """What refuses to be asked for anything."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __getattr__(self, name: str) -> Any:
+        raise refusal(self._what)
+
+
+class Either(type):
+    """The class of what an array is an instance of while threads trace: a backend's, or traced."""
+
+    native: Any
+
+    def __instancecheck__(cls, x: object) -> bool:
+        return isinstance(x, (cls.native, Traced))
+
+
+def either(native: type) -> type:
+    """A class of the backend's arrays, and of traced ones."""
+    return Either("AnyArray", (), {"native": native})
+
+
+def native_of(backend: Backend) -> Any:
+    """The class of a backend's arrays, also while threads trace."""
+    kind = backend.array_type
+    return kind.native if isinstance(kind, Either) else kind
 
 
 def refusal(what: str) -> CaptureError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Stamp, Variable
-from tinygrad_bn.backend import Array, _reference_only, backend_for, precision
+from tinygrad_bn.backend import Array, Backend, _reference_only, backend_for, precision
 from tinygrad_bn.capture.interception import traced_by
 from tinygrad_bn.capture.program import Program
 from tinygrad_bn.capture.recorder import Recorder, owner
@@ -98,7 +98,7 @@ class Capture:
         self, step: Callable[..., Any], tensors: Sequence[Variable], args: Any, kwargs: Any
     ) -> Any:
         """Run the step once, for real, and record it; what it returns."""
-        recorder = Recorder(backend_for("cpu"))
+        recorder = Recorder(self.backend_of(tensors))
         grads = {leaf.tensor: leaf.tensor._grad for leaf in self.leaves if leaf.requires_grad}
         brought = [recorder.bring(x.array) for x in tensors]
         for x, grad in grads.items():
@@ -114,6 +114,7 @@ class Capture:
                     wrapper.array = array
                 result = step(*inside[0], **inside[1])
                 self.finish(recorder, result, given, grads, [x.value for x in brought])
+            self.program.prepare(tuple(x.array for x in brought))
             if (path := self.surroundings.changed()) is not None:
                 raise CaptureError(
                     f"expected a step that changes tensors only, got one that changes {path}, "
@@ -128,6 +129,25 @@ class Capture:
         self.surroundings.traced()
         originals = {id(w): x for x, w in zip(tensors, given, strict=True)}
         return replaced(result, Variable, lambda x: originals.get(id(x), detached(x)))
+
+    def backend_of(self, tensors: Sequence[Variable]) -> Backend:
+        """Where the step computes: where its arguments are, or else its parameters.
+
+        Raises
+        ------
+        CaptureError
+            If the arguments are on several devices.
+        """
+        found = {x.backend.device: x.backend for x in tensors}
+        if len(found) > 1:
+            raise CaptureError(
+                f"expected the tensors of a step on one device, got arguments on "
+                f"{' and '.join(sorted(found))}; move them before the call"
+            )
+        leaves = (leaf.tensor for leaf in self.leaves if leaf.requires_grad)
+        for x in (*tensors, *leaves, *self.surroundings.tensors.values()):
+            return x.backend
+        return backend_for()
 
     def finish(
         self,

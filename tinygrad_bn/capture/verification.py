@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import Array
 from tinygrad_bn.capture.memento import Memento
 from tinygrad_bn.capture.tracing import Capture
 from tinygrad_bn.capture.values import leaves
@@ -26,7 +25,8 @@ def verified(
         If results or state differ in a bit; what is left is the step's.
     """
     touched = {id(x): x for x in (*tensors, *capture.surroundings.tensors.values())}
-    memento = Memento(touched.values(), [*capture.surroundings.optimizers, *capture.calls])
+    backend = capture.program.backend
+    memento = Memento(backend, touched.values(), [*capture.surroundings.optimizers, *capture.calls])
     replayed = arrays_of(capture.replay(tensors))
     after_replay = memento.present()
     memento.restore()
@@ -36,11 +36,11 @@ def verified(
     return result
 
 
-def arrays_of(result: Any) -> list[Array]:
-    return [x.array.copy() for x in leaves(result, Variable)]
+def arrays_of(result: Any) -> list[np.ndarray[Any, Any]]:
+    return [x.backend.to_numpy(x.backend.copy(x.array)) for x in leaves(result, Variable)]
 
 
-def compare(what: str, found: Sequence[Array], expected: Sequence[Array]) -> None:
+def compare(what: str, found: Sequence[Any], expected: Sequence[Any]) -> None:
     """Refuse arrays that differ."""
     if len(found) != len(expected):
         raise CaptureError(f"expected {len(expected)} arrays as {what} of a replay: {len(found)}")

@@ -17,11 +17,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from ..emulator import Missing
 from ..emulator.building import compiler, compiler_version, folder, run
 from ..gpus import current_device
 from ..raw_module import give_up
-from ..streams import get_current_stream
+from ..streams import capture_here, get_current_stream
 
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC")
@@ -42,6 +44,16 @@ def built() -> Path:
     return path
 
 
+def noted(number: int, *places: Any) -> None:
+    """Note a product that the current stream captures, and what it will write to."""
+    capture = capture_here()
+    assert capture is not None
+    for start, size in zip(places[::2], places[1::2], strict=True):
+        if size:
+            capture.keep([np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(start))])
+    capture.note(lambda: shared().standin_launch(ctypes.c_long(number)), ())
+
+
 OBSERVERS = tuple(
     ctypes.CFUNCTYPE(kind)(function)
     for kind, function in (
@@ -50,13 +62,14 @@ OBSERVERS = tuple(
         (ctypes.c_int, lambda: int(get_current_stream().is_capturing())),
     )
 )
+NOTE = ctypes.CFUNCTYPE(None, ctypes.c_long, *(ctypes.c_void_p, ctypes.c_size_t) * 2)(noted)
 
 
 @cache
 def shared() -> Any:
     """The library, loaded; it asks the stand-in what is current."""
     loaded = ctypes.CDLL(str(built()))
-    loaded.standin_observe(*OBSERVERS)
+    loaded.standin_observe(*OBSERVERS, NOTE)
     loaded.standin_calls.restype = loaded.standin_alive.restype = ctypes.c_long
     return loaded
 

@@ -43,6 +43,7 @@ struct Machine {
     int (*device)();
     uint64_t (*stream)();
     int (*capturing)();
+    void (*captured)(long number, void* result, size_t size, void* vector, size_t vector_size);
 };
 Machine machine;
 
@@ -214,6 +215,42 @@ bool overlap(std::pair<const char*, const char*> x, std::pair<const char*, const
     return x.first < y.second && y.first < x.second;
 }
 
+// A product with everything that it needs: what a graph holds.
+struct Call {
+    Problem p;
+    double alpha, beta;  // whatever their type: their bytes
+    const void *a, *b, *c;
+    void *d, *workspace;
+    size_t workspace_size;
+    int parts;
+
+    void run() const {
+        std::memset(workspace, 0xFF, std::min(workspace_size, SPLIT_WORKSPACE));
+        switch (p.d.type) {
+            case R_32F: multiply_all<float, float>(p, &alpha, a, b, &beta, c, d, parts); break;
+            case R_64F: multiply_all<double, double>(p, &alpha, a, b, &beta, c, d, parts); break;
+            case R_16F: multiply_all<float16, float>(p, &alpha, a, b, &beta, c, d, parts); break;
+            case R_16BF: multiply_all<bfloat16, float>(p, &alpha, a, b, &beta, c, d, parts); break;
+        }
+    }
+};
+std::vector<Call> captured;
+
+// Lets the stand-in note a product that a stream captures, before it is computed.
+void note(const Call& call) {
+    long number;
+    {
+        std::lock_guard<std::mutex> held(mutex);
+        number = long(captured.size());
+        captured.push_back(call);
+    }
+    auto result = extent(call.d, call.p.d);
+    bool sums = call.p.op.epilogue == BGRADA;
+    machine.captured(number, call.d, size_t(result.second - result.first),
+                     sums ? reinterpret_cast<void*>(call.p.op.vector) : nullptr,
+                     sums ? call.p.rows() * size_of(call.p.d.type) : 0);
+}
+
 int problem_of(Problem& p, void* handle, void* op, void* const layouts[4]) {
     if (!is(handle, CONTEXT)) return NOT_INITIALIZED;
     if (static_cast<Context*>(handle)->device != machine.device())
@@ -350,21 +387,29 @@ int cublasLtMatmul(void* handle, void* op, const void* alpha, const void* a, voi
     if (overlap(result, extent(a, p.a)) || overlap(result, extent(b, p.b)))
         return undefined("the result overlaps an operand");
     if (c != d) return undefined("the stand-in computes in place");
-    std::memset(workspace, 0xFF, std::min(workspace_size, SPLIT_WORKSPACE));
-    int parts = algorithm->split ? 2 : 1;
-    switch (p.d.type) {
-        case R_32F: multiply_all<float, float>(p, alpha, a, b, beta, c, d, parts); break;
-        case R_64F: multiply_all<double, double>(p, alpha, a, b, beta, c, d, parts); break;
-        case R_16F: multiply_all<float16, float>(p, alpha, a, b, beta, c, d, parts); break;
-        case R_16BF: multiply_all<bfloat16, float>(p, alpha, a, b, beta, c, d, parts); break;
-    }
+    Call call{p, 0, 0, a, b, c, d, workspace, workspace_size, algorithm->split ? 2 : 1};
+    std::memcpy(&call.alpha, alpha, p.d.type == R_64F ? 8 : 4);
+    std::memcpy(&call.beta, beta, p.d.type == R_64F ? 8 : 4);
+    if (machine.capturing()) note(call);
+    call.run();
     return SUCCESS;
 }
 
 // What the real library has not: for the stand-in.
 
-void standin_observe(int (*device)(), uint64_t (*stream)(), int (*capturing)()) {
-    machine = {device, stream, capturing};
+void standin_observe(int (*device)(), uint64_t (*stream)(), int (*capturing)(),
+                     void (*noted)(long, void*, size_t, void*, size_t)) {
+    machine = {device, stream, capturing, noted};
+}
+
+// A product that was captured, once more.
+void standin_launch(long number) {
+    Call call;
+    {
+        std::lock_guard<std::mutex> held(mutex);
+        call = captured[number];
+    }
+    call.run();
 }
 
 long standin_calls(const char* name) {

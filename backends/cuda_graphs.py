@@ -1,0 +1,173 @@
+"""CUDA graphs: work that is captured once, in memory of its own, and then launched as a whole.
+
+All graphs of a GPU are captured on one stream, whose workspace for products they share, so no two
+of them may run side by side. They are launched on the current stream; where that is another than
+the last time, it waits for what the last one was given.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import cupy
+import numpy as np
+
+from tinygrad_bn.backend import Array
+from tinygrad_bn.errors import BackendError
+
+from .current_gpu import patiently
+from .uploads import moment
+
+
+class Place:
+    """Where the graphs of one GPU are captured: a stream, which one thread uses at a time.
+
+    Attributes
+    ----------
+    done : the moment when the graph that was launched last, or the work here, will have been done.
+    last : the stream that waits for it without being told: on which it was launched.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.done = moment(self.stream)
+        self.last = identity(self.stream)
+
+    def turn_to(self, stream: Any) -> None:
+        """Let a stream go on where the last one has done."""
+        if identity(stream) != self.last:
+            stream.wait_event(self.done)
+
+    def turn_from(self, stream: Any) -> None:
+        """Note what a stream was given."""
+        self.done.record(stream)
+        self.last = identity(stream)
+
+
+def identity(stream: Any) -> tuple[int, int]:
+    """What tells streams apart; that of each thread has one number for all."""
+    return stream.ptr, threading.get_ident() if stream.ptr == PER_THREAD_STREAM else 0
+
+
+PER_THREAD_STREAM = 2
+
+
+@cache
+def place_on(device: int) -> Place:
+    """The place on a GPU, which must be the current one."""
+    return Place()
+
+
+class Graphs:
+    """The graphs of one program, and the memory that they know by its addresses.
+
+    Attributes
+    ----------
+    pool : where the memory comes from while `working`, and nobody else's does. It lives as long as
+        the graphs.
+    """
+
+    def __init__(self, device: int, guard: AbstractContextManager[Any]) -> None:
+        self._guard = guard
+        with guard:
+            self._place = place_on(device)
+            self.pool = cupy.cuda.MemoryPool()
+
+    @contextmanager
+    def working(self) -> Generator[None]:
+        """What is done inside is given to the stream for captures, in memory of the pool; before
+        comes what the current stream was given, and that goes on after it.
+        """
+        place = self._place
+        with place.lock, self._guard:
+            here = cupy.cuda.get_current_stream()
+            refuse_captured(here)
+            place.turn_to(place.stream)
+            place.stream.wait_event(moment(here))
+            try:
+                with place.stream, cupy.cuda.using_allocator(self._allocate):
+                    yield
+            finally:
+                place.turn_from(place.stream)
+                here.wait_event(place.done)
+
+    def _allocate(self, size: int) -> Any:
+        return patiently(self.pool.malloc, size)
+
+    @property
+    def pool_size(self) -> int:
+        """The bytes that the pool has of the device's memory."""
+        return int(self.pool.total_bytes())
+
+    def captured(self, work: Callable[[], None]) -> Any:
+        """The graph of what ``work`` gives to the stream, of which nothing is done. To be called
+        while `working`.
+
+        Raises
+        ------
+        BackendError
+            If the driver makes no graph of it.
+        """
+        stream = self._place.stream
+        stream.begin_capture()
+        try:
+            work()
+        except BaseException:
+            with suppress(RuntimeError):  # it says that the capture failed, as is known
+                stream.end_capture()
+            raise
+        try:
+            graph = stream.end_capture()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise BackendError(f"expected work that CUDA captures, got {error}") from error
+        graph.upload(stream)
+        return graph
+
+    def like(self, shape: tuple[int, ...], dtype: np.dtype[Any], strides: Sequence[int]) -> Array:
+        """Memory in which an array of this layout lies; nothing is known of what is in it."""
+        reach = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
+        if 0 in shape:
+            return cupy.empty(shape, dtype)
+        first, last = sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
+        raw = cupy.empty(last - first + dtype.itemsize, np.uint8)
+        return cupy.ndarray(shape, dtype, memptr=raw.data + -first, strides=tuple(strides))
+
+    @staticmethod
+    def load(place: Array, array: Array) -> None:
+        """Copy an array to memory of the same layout, in the order of the current stream."""
+        if place.flags.c_contiguous and place.size:
+            place.data.copy_from_device_async(array.data, place.nbytes)
+        else:
+            cupy.copyto(place, array)
+
+    @contextmanager
+    def replaying(self) -> Generator[None]:
+        """Graphs are launched inside, and nobody else's meanwhile."""
+        place = self._place
+        with place.lock, self._guard:
+            stream = cupy.cuda.get_current_stream()
+            refuse_captured(stream)
+            place.turn_to(stream)
+            try:
+                yield
+            finally:
+                place.turn_from(stream)
+
+    @staticmethod
+    def launch(graph: Any) -> None:
+        """Do what was captured, in the order of the current stream."""
+        graph.launch()
+
+
+def refuse_captured(stream: Any) -> None:
+    """Refuse to work on a stream that captures for somebody else."""
+    if stream.is_capturing():
+        raise BackendError(
+            "expected a compiled step to run on a stream that does not capture; it is a graph "
+            "of its own"
+        )

@@ -1,0 +1,236 @@
+"""A program on a GPU: CUDA graphs, between which Python is called.
+
+A graph knows memory by its addresses. So arguments are copied to where it reads them, results that
+leave are copies, and all that is between lies in a pool of memory that no one else takes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tinygrad_bn.backend import Array, Graphs
+from tinygrad_bn.capture.memory import is_early
+from tinygrad_bn.capture.plan import lifetimes
+from tinygrad_bn.capture.recorder import owner
+from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
+from tinygrad_bn.errors import CaptureError
+
+if TYPE_CHECKING:
+    from tinygrad_bn.capture.program import Program
+
+Stretch: TypeAlias = list[Instruction]
+
+
+class Graphed:
+    """The graphs of a program's instructions, captured when this is made.
+
+    What is captured must have run before, so that kernels are compiled, products planned and memory
+    taken: the program runs once on what the trace was given, and state is then put back.
+
+    Attributes
+    ----------
+    by_python : the instructions that Python calls.
+    stretches : the instructions of each graph.
+
+    Raises
+    ------
+    CaptureError
+        For what no graph can hold, by the operation and the user's line.
+    """
+
+    def __init__(self, program: Program, graphs: Graphs, arrays: Sequence[Array]) -> None:
+        self.backend, self.inputs, self.outputs = program.backend, program.inputs, program.outputs
+        self._initial = program.initial
+        self._graphs = graphs
+        self._arrays: dict[Value, Array] = {}
+        self.by_python = {i for i in program.instructions if i.action is Action.CALL}
+        self.stretches: list[Stretch] = []
+        self._parts: list[Callable[[], None]] = []
+        self._ending = endings(program.instructions, self.outputs)
+        self._written = [v for v in self.inputs if v in written_roots(program.instructions)]
+        self._refuse_shared(program.instructions, arrays)
+        order = in_turn(program.instructions)
+        states = [v.array for v in written_roots(program.instructions) if v.array is not None]
+        before = [(x, self.backend.copy(x)) for x in map(owner, states)]
+        try:
+            with self._graphs.working():
+                self._settle(program.instructions, arrays)
+                self._warm_up(order)
+        finally:
+            for array, values in before:
+                self.backend.store(array, values)
+        with self._graphs.working():
+            self._capture(order)
+        self._places = [self._arrays[v] for v in self.inputs]
+        self._results = [self._resolved(v) for v in self.outputs]
+
+    @property
+    def pool_size(self) -> int:
+        """The bytes that the graphs have for themselves."""
+        return self._graphs.pool_size
+
+    def _refuse_shared(self, instructions: Sequence[Instruction], arrays: Sequence[Array]) -> None:
+        """Refuse arguments in memory that the step writes to, which a copy would not see."""
+        written = [v.array for v in written_roots(instructions) if v.array is not None]
+        written += [x for v, x in zip(self.inputs, arrays, strict=True) if v in self._written]
+        for value, x in zip(self.inputs, arrays, strict=True):
+            for other in written:
+                if other is not x and x.size and self.backend.overlap(x, other):
+                    raise CaptureError(
+                        f"expected arguments in memory that the step does not write to, got "
+                        f"{value.described}, which shares it with {other.dtype} {other.shape}"
+                    )
+
+    def _settle(self, instructions: Sequence[Instruction], arrays: Sequence[Array]) -> None:
+        """Take the memory that graphs and Python share: of arguments, and of what calls return."""
+        for value, array in zip(self.inputs, arrays, strict=True):
+            place = self._arrays[value] = self._like(value)
+            self._graphs.load(place, array)
+        for instruction in instructions:
+            if instruction.action is Action.CALL:
+                for value in instruction.results:
+                    self._arrays[value] = self._like(value)
+                    self._arrays[value].fill(0)
+
+    def _like(self, value: Value) -> Array:
+        return self._graphs.like(value.shape, value.dtype, value.strides)
+
+    def _warm_up(self, order: Sequence[Stretch]) -> None:
+        """Run what the graphs will hold, without what Python has done in the trace."""
+        kept = dict(self._arrays)
+        self._begin()
+        for stretch in order:
+            if stretch[0].action is not Action.CALL:
+                self._run(stretch)
+        self._arrays = kept
+
+    def _begin(self) -> None:
+        """Let constants that the step overwrites be as it found them."""
+        for array, values in self._initial:
+            self.backend.store(array, values)
+
+    def _capture(self, order: Sequence[Stretch]) -> None:
+        """A graph for each stretch, and Python's calls as they come."""
+        first = True
+        for stretch in order:
+            if stretch[0].action is Action.CALL:
+                self._parts.append(self._call(stretch[0]))
+            elif all(i.action is Action.VIEW for i in stretch):
+                self._run(stretch)  # no work for a GPU
+            else:
+                graph = self._graphs.captured(partial(self._all, stretch, first))
+                self._parts.append(partial(self._graphs.launch, graph))
+                self.stretches.append(stretch)
+                first = False
+
+    def _all(self, stretch: Stretch, first: bool) -> None:
+        if first:
+            self._begin()
+        self._run(stretch)
+
+    def _run(self, stretch: Stretch) -> None:
+        """Execute instructions, and drop each result after its last use."""
+        for instruction in stretch:
+            try:
+                self._execute(instruction)
+            except Exception as error:
+                raise CaptureError(
+                    f"expected a step that CUDA graphs can hold, got {instruction.name}, which "
+                    f"they cannot: {error}; {instruction.line}"
+                ) from error
+            for value in self._ending.get(instruction, ()):
+                self._arrays.pop(value, None)
+
+    def _execute(self, instruction: Instruction) -> None:
+        args, kwargs = self._resolved((instruction.args, instruction.kwargs))
+        found = instruction.function(*args, **kwargs)
+        if instruction.action is not Action.WRITE:
+            results = found if isinstance(found, tuple) else (found,)
+            for value, place in zip(instruction.results, instruction.places, strict=True):
+                if value.array is None:
+                    self._arrays[value] = results[place]
+
+    def _call(self, instruction: Instruction) -> Callable[[], None]:
+        """Python's call, on arrays that stay where they are."""
+        args, kwargs = self._resolved((instruction.args, instruction.kwargs))
+        call = partial(instruction.function, *args, **kwargs)
+        if not instruction.results:
+            return call
+        places = [
+            (i, self._arrays[value])
+            for i, value in zip(instruction.places, instruction.results, strict=True)
+        ]
+
+        def renew() -> None:
+            found = call()
+            results = found if isinstance(found, tuple) else (found,)
+            for i, place in places:
+                self.backend.store(place, results[i])
+
+        return renew
+
+    def _resolved(self, tree: Any) -> Any:
+        return replaced(tree, Value, lambda v: self._arrays[v] if v.array is None else v.array)
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Bring the arguments, launch all graphs, and copy the outputs; the host waits for none."""
+        with self._graphs.replaying():
+            for place, array in zip(self._places, arrays, strict=True):
+                self._graphs.load(place, array)
+            for part in self._parts:
+                part()
+            if self._written:
+                self._give_back(arrays)
+            return [self.backend.copy(x) for x in self._results]
+
+    def _give_back(self, arrays: Sequence[Array]) -> None:
+        """Let arguments that the step wrote to be what it made of them."""
+        for value, place, array in zip(self.inputs, self._places, arrays, strict=True):
+            if value in self._written:
+                self.backend.store(array, place)
+
+
+def in_turn(instructions: Sequence[Instruction]) -> list[Stretch]:
+    """Stretches without a call into Python, and each call by itself; those that may come first do,
+    so that they part nothing.
+    """
+    early: list[Stretch] = []
+    found: list[Stretch] = []
+    for instruction in instructions:
+        if instruction.action is not Action.CALL:
+            if not found or found[-1][0].action is Action.CALL:
+                found.append([])
+            found[-1].append(instruction)
+        elif is_early(instruction) and all(s[0].action is not Action.CALL for s in found):
+            early.append([instruction])
+        else:
+            found.append([instruction])
+    return early + found
+
+
+def written_roots(instructions: Sequence[Instruction]) -> list[Value]:
+    """Whose memory outside of the program it overwrites."""
+    roots = (target.root for i in instructions for target in i.targets)
+    return [*dict.fromkeys(root for root in roots if root.kind is not Kind.RESULT)]
+
+
+def endings(
+    instructions: Sequence[Instruction], outputs: Sequence[Value]
+) -> dict[Instruction, list[Value]]:
+    """What nobody needs any more after each instruction: results with all their views. What Python
+    is called with stays.
+    """
+    values = [v for i in instructions for v in (*i.results, *i.operands)]
+    kept = {
+        v.root for i in instructions if i.action is Action.CALL for v in (*i.results, *i.operands)
+    }
+    family: dict[Value, list[Value]] = {}
+    for value in dict.fromkeys(values):
+        family.setdefault(value.root, []).append(value)
+    found: dict[Instruction, list[Value]] = {}
+    for root, (_, last) in lifetimes(instructions, outputs).items():
+        if last < len(instructions) and root not in kept:
+            found.setdefault(instructions[last], []).extend(family[root])
+    return found
