@@ -18,7 +18,7 @@ so all threads may write there."""
 
 def compiled_call(function: Any, args: tuple[Any, ...]) -> NativeCall | None:
     """The call of a compiled function, without Python; None if it takes anything but arrays,
-    numbers and None, or returns something.
+    numbers, None and tuples of these, or returns something.
     """
     if not hasattr(function, "overloads"):
         return None
@@ -45,7 +45,7 @@ def compiled_call(function: Any, args: tuple[Any, ...]) -> NativeCall | None:
 
 def flattened(x: Any) -> list[Any] | None:
     """An argument as Numba passes it: an array is its owner and parent, which stay Python's, its
-    size, itemsize, data, shape and strides.
+    size, itemsize, data, shape and strides; a tuple is its parts.
     """
     if isinstance(x, np.ndarray):
         return [0, 0, x.size, x.itemsize, x, *x.shape, *x.strides]
@@ -53,4 +53,7 @@ def flattened(x: Any) -> list[Any] | None:
         return [0]
     if isinstance(x, (bool, int, float)):
         return [x]
+    if isinstance(x, tuple):
+        parts = [flattened(part) for part in x]
+        return None if None in parts else [word for part in parts for word in part or ()]
     return None

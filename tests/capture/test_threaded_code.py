@@ -174,8 +174,21 @@ def test_inputs_may_be_elsewhere_at_every_run():
         np.testing.assert_array_equal(out, x[:, 1:4] + 1)
 
 
+@numba.njit
+def scaled(x, factors, out):
+    for i in range(x.size):
+        out[i] = x[i] * factors[0] + factors[1]
+
+
+def test_tuples_of_numbers_are_arguments():
+    x, out = values((5,), "f4", 16), np.empty(5, "f4")
+    assert Code(machine_code(scaled, (x, (2.0, 0.5), out)), []).run([]) == Code.FINISHED
+    np.testing.assert_array_equal(out, x * 2 + 0.5)
+
+
 def test_functions_of_other_arguments_are_left_to_python():
-    assert machine_code(refuses_negative, ((1.0, 2.0),)) is None
+    assert machine_code(refuses_negative, ([1.0, 2.0],)) is None
+    assert machine_code(refuses_negative, ((1.0, "2"),)) is None
     assert machine_code(len, (np.ones(3),)) is None
 
 

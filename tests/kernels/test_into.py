@@ -13,7 +13,7 @@ import pytest
 import tinygrad_bn as tg
 from tests.kernels.walks import backward_arguments, forward_arguments
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
-from tinygrad_bn.ops import dense, whole_norms
+from tinygrad_bn.ops import curves, dense, whole_norms
 
 pytest.importorskip("numba")
 families = pytest.importorskip("tinygrad_bn.backends.numba_kernels")
@@ -142,6 +142,12 @@ def update(name: str, dtype: Any, whole: bool) -> Any:
     return made
 
 
+LAYER = """
+    add_bias column_sums relu relu_grad dropped curve_value curve_grad sigmoid_value sigmoid_grad
+    tanh_grad
+"""
+
+
 def layer(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     """What makes the arguments of a step of a dense layer."""
 
@@ -154,6 +160,11 @@ def layer(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
             "relu": (x,),
             "relu_grad": (dy, x),
             "dropped": (x, state[:1], state[1:], 0.7),
+            "curve_value": (x, curves.Elu(1.5, 1.0, 0.5)),
+            "curve_grad": (dy, x, curves.Gelu()),
+            "sigmoid_value": (x,),
+            "sigmoid_grad": (dy, x),
+            "tanh_grad": (dy, x),
         }[name]
 
     return made
@@ -222,7 +233,7 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
             yield "mean_cross_entropy", title, classes(False, *kind)
             yield "mean_cross_entropy_grad_input", title, of_mean(*kind)
         yield "moving_moments", np.dtype(dtype).name, running(dtype)
-        for name in ("add_bias", "column_sums", "relu", "relu_grad", "dropped"):
+        for name in LAYER.split():
             for shape in ((1, 1), (23, 37)):
                 yield name, f"{np.dtype(dtype).name}-{shape[0]}", layer(name, shape, dtype)
         for name in NUMBERS:
@@ -282,7 +293,8 @@ def test_has_the_bits_of_run_also_of_values_that_come_later(name: str, made: Any
             poison(outs[-1])
     function, operands = kernel.into(tuple(outs), *mine, **kwargs)
     allowed = (np.ndarray, int, float, bool, type(None))
-    assert all(isinstance(x, allowed) and not isinstance(x, np.generic) for x in operands)
+    parts = [part for x in operands for part in (x if isinstance(x, tuple) else (x,))]
+    assert all(isinstance(x, allowed) and not isinstance(x, np.generic) for x in parts)
     for seed in (0, 1):
         if seed:
             args, _ = split(made, seed)

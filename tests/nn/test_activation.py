@@ -286,3 +286,9 @@ class TestModules:
         module = nn.PReLU(2)
         module(tg.tensor([[-1.0, 2.0], [-3.0, -5.0]])).sum().backward()
         assert module.weight.grad.tolist() == [-4.0, -5.0]
+
+
+def test_the_slope_of_mish_at_numbers_of_any_size() -> None:
+    x = tg.tensor([1e4, 1e17, 1e30], dtype=tg.float64, requires_grad=True)
+    F.mish(x).sum().backward()
+    assert x.grad.tolist() == [1, 1, 1]

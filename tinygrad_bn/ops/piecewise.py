@@ -11,8 +11,17 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
 from tinygrad_bn.ops import dense
-from tinygrad_bn.ops.activation import Activation, activate, require_floats
+from tinygrad_bn.ops.activation import activate, require_floats
 from tinygrad_bn.ops.autocasting import under_autocast
+from tinygrad_bn.ops.curves import (
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyRelu,
+    Softshrink,
+    Threshold,
+)
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import require_tensor
 
@@ -31,16 +40,6 @@ class Relu(Function):
 
     def backward(self, dy: Array, /) -> Array:
         return dense.relu_grad(self.backend, dy, self.y)
-
-
-class LeakyRelu(Activation):
-    """x where it is positive, a x elsewhere."""
-
-    def value(self, x: Array, *, slope: float) -> Array:
-        return self.xp.where(x > 0, x, slope * x)
-
-    def chain(self, dy: Array, x: Array, *, slope: float) -> Array:
-        return self.xp.where(x > 0, dy, slope * dy)
 
 
 class Prelu(Function):
@@ -62,59 +61,6 @@ class Prelu(Function):
         )
 
 
-class Hardtanh(Activation):
-    """x held within [low, high]; at the bounds the derivative is 0."""
-
-    def value(self, x: Array, *, low: float, high: float) -> Array:
-        return self.xp.clip(x, low, high)
-
-    def chain(self, dy: Array, x: Array, *, low: float, high: float) -> Array:
-        return dy * self.xp.logical_and(x > low, x < high)
-
-
-class Hardsigmoid(Activation):
-    """(x + 3) / 6 held within [0, 1]; at the bounds the derivative is 0."""
-
-    def value(self, x: Array) -> Array:
-        return self.xp.clip(x + 3, 0, 6) / 6
-
-    def chain(self, dy: Array, x: Array) -> Array:
-        return dy / 6 * self.xp.logical_and(x > -3, x < 3)
-
-
-class Hardswish(Activation):
-    """x times its hard sigmoid."""
-
-    def value(self, x: Array) -> Array:
-        return x * (self.xp.clip(x + 3, 0, 6) / 6)
-
-    def chain(self, dy: Array, x: Array) -> Array:
-        inside = self.xp.where(x > -3, x / 3 + 0.5, 0.0)
-        return dy * self.xp.where(x < 3, inside, 1.0)
-
-
-class Shrink(Activation):
-    """0 within [-width, width], x outside; the soft one is brought closer to 0 by the width."""
-
-    def value(self, x: Array, *, width: float, soft: bool) -> Array:
-        if soft:
-            return x - self.xp.clip(x, -width, width)
-        return x * (self.xp.abs(x) > width)
-
-    def chain(self, dy: Array, x: Array, *, width: float, soft: bool) -> Array:
-        return dy * (self.xp.abs(x) > width)
-
-
-class Threshold(Activation):
-    """x where it is above the threshold, a number elsewhere."""
-
-    def value(self, x: Array, *, threshold: float, number: float) -> Array:
-        return self.xp.where(x > threshold, x, number)
-
-    def chain(self, dy: Array, x: Array, *, threshold: float, number: float) -> Array:
-        return dy * (x > threshold)
-
-
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0), of floats or integers."""
     require_tensor(input)
@@ -125,7 +71,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where it is positive, negative_slope * input elsewhere."""
-    return activate(LeakyRelu, input, slope=negative_slope)
+    return activate(LeakyRelu(negative_slope), input)
 
 
 @under_autocast
@@ -154,7 +100,7 @@ def hardtanh(
     """input held within [min_val, max_val]."""
     if min_val > max_val:
         raise ArgumentError(f"expected min_val ≤ max_val, got {min_val} and {max_val}")
-    return activate(Hardtanh, input, low=min_val, high=max_val)
+    return activate(Hardtanh(min_val, max_val), input)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -164,26 +110,26 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """(input + 3) / 6 held within [0, 1]."""
-    return activate(Hardsigmoid, input)
+    return activate(Hardsigmoid(), input)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """input * hardsigmoid(input)."""
-    return activate(Hardswish, input)
+    return activate(Hardswish(), input)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """input moved towards 0 by lambd, and 0 where that would pass it."""
     if lambd < 0:
         raise ArgumentError(f"expected lambd ≥ 0, got {lambd}")
-    return activate(Shrink, input, width=lambd, soft=True)
+    return activate(Softshrink(lambd), input)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """input, and 0 where |input| ≤ lambd."""
-    return activate(Shrink, input, width=lambd, soft=False)
+    return activate(Hardshrink(lambd), input)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it is above the threshold, value elsewhere."""
-    return activate(Threshold, input, threshold=threshold, number=value)
+    return activate(Threshold(threshold, value), input)

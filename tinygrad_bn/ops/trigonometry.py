@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.ops.autocasting import under_autocast
+from tinygrad_bn.ops.curves import tanh_grad
 from tinygrad_bn.ops.promotion import floating
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Tanh(Function):
         return self.y
 
     def backward(self, dy: Array, /) -> Array:
-        return dy * (1 - self.y * self.y)
+        return tanh_grad(self.backend, dy, self.y)
 
 
 def sin(input: Tensor) -> Tensor:

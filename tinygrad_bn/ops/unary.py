@@ -10,6 +10,7 @@ from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError
 from tinygrad_bn.ops.autocasting import under_autocast
+from tinygrad_bn.ops.curves import sigmoid_grad, sigmoid_value
 from tinygrad_bn.ops.elementwise import without_gradient
 from tinygrad_bn.ops.promotion import FLOAT, category, floating, is_floating, require_tensor
 
@@ -148,11 +149,11 @@ class Sigmoid(Function):
     """1 / (1 + exp(-x))."""
 
     def forward(self, x: Array) -> Array:
-        self.y = self.xp.sigmoid(x)
+        self.y = sigmoid_value(self.backend, x)
         return self.y
 
     def backward(self, dy: Array, /) -> Array:
-        return dy * self.y * (1 - self.y)
+        return sigmoid_grad(self.backend, dy, self.y)
 
 
 class Erf(Function):
