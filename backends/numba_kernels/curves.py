@@ -110,7 +110,7 @@ def tail_in(real: Any, degree: int, middle: float) -> Callable[[Any], Any]:
     z = middle * (1 + nodes) / (1 - nodes)
     series = dct((0.5 + z) * erfcx(z)) / (degree + 1)
     series[0] /= 2
-    polynomial = inlined(polynomial_in(real, np.polynomial.chebyshev.cheb2poly(series)))
+    polynomial = inlined(polynomial_in(real, np.polynomial.chebyshev.cheb2poly(series).tolist()))
     m, one, two = real(middle), real(1), real(2)
 
     def compute(z: Any) -> Any:
@@ -247,7 +247,7 @@ def of_leaky_relu(real: Any) -> tuple[Formula, Formula]:
 
 
 KINDS = {real: kind for kind, real in REAL.items()}
-MAKERS: dict[type, Callable[[Any], tuple[Formula, Formula]]] = {
+MAKERS: dict[Any, Callable[[Any], tuple[Formula, Formula]]] = {
     curves.Elu: of_elu,
     curves.Gelu: of_gelu,
     curves.GeluTanh: of_gelu_tanh,

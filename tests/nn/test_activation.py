@@ -291,4 +291,4 @@ class TestModules:
 def test_the_slope_of_mish_at_numbers_of_any_size() -> None:
     x = tg.tensor([1e4, 1e17, 1e30], dtype=tg.float64, requires_grad=True)
     F.mish(x).sum().backward()
-    assert x.grad.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(x.grad.numpy(), 1, 1e-15)  # rounded a few times
