@@ -36,6 +36,8 @@ FAMILIES = {
     "adagrad_update": "optimizers",
     "adadelta_update": "optimizers",
     "rmsprop_update": "optimizers",
+    "lars_update_each": "layerwise",
+    "lamb_update_each": "layerwise",
     "add_bias": "dense",
     "column_sums": "dense",
     "relu": "dense",

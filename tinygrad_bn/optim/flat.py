@@ -214,7 +214,8 @@ class Run:
     """Neighbours in a bucket that have always been updated together, and so share their counters.
 
     ``param``, ``grad`` and the state are one flat array each; in a bucket whose parameters are
-    updated ``separately`` a run is one parameter, in its own shape.
+    updated ``separately`` a run is one parameter, in its own shape. ``bounds`` says where each
+    parameter begins and ends in them.
     """
 
     def __init__(self, bucket: Bucket, start: int, stop: int) -> None:
@@ -224,6 +225,8 @@ class Run:
         self.counters: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
         self._last: Call | None = None
+        own = bucket.bounds[start:stop]
+        self.bounds = tuple((a - own[0][0], b - own[0][0]) for a, b in own)
         self.param = self.part(bucket.values)
         self.grad = self.part(bucket.grads)
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from tinygrad_bn import config
-from tinygrad_bn.backend import current
+from tinygrad_bn.backend import Backend, KernelPoint, current
 from tinygrad_bn.errors import StateError
 from tinygrad_bn.optim.flat import Bucket, Run, refuse_shared_memory
 from tinygrad_bn.optim.optimizer import Group, Optimizer, Params, evaluated
@@ -39,6 +39,10 @@ class FlatOptimizer(Optimizer):
     """State that only some options need, and that begins when they do."""
     separately: ClassVar[bool] = False
     """Whether the rule needs each parameter by itself, in its shape."""
+    together: ClassVar[KernelPoint[Any, Any] | None] = None
+    """Such a rule for all parameters of a run, flat, by their ``bounds``: for backends that have a
+    kernel for it, where a call for each parameter would be a launch for each.
+    """
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         self._buckets: list[list[Bucket]] = []
@@ -66,10 +70,23 @@ class FlatOptimizer(Optimizer):
         buckets = []
         for params in kinds.values():
             with params[0].backend.guard or nullcontext():
-                bucket = Bucket(group, params, self.separately)
+                bucket = Bucket(group, params, self.apart(params[0].backend))
                 bucket.arrange([state.get(p, {}) for p in params], self.counters)
             buckets.append(bucket)
         return buckets
+
+    def apart(self, backend: Backend) -> bool:
+        """Whether each parameter is updated by a call of its own."""
+        point = self.together
+        return self.separately and (point is None or backend.kernels.get(point.name) is None)
+
+    def rule(
+        self, run: Run, of_one: KernelPoint[Any, Any]
+    ) -> tuple[KernelPoint[Any, Any], dict[str, Any]]:
+        """What updates a run, and its flags: the rule of one parameter, or `together`."""
+        if run.bucket.separately or self.together is None:
+            return of_one, {}
+        return self.together, {"bounds": run.bounds}
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Change the parameters once; those without a gradient stay, and so does their state.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.backend import Array, Backend, KernelPoint
 from tinygrad_bn.optim.flat import working_dtype
 
 Rounding = Callable[[Array], Array]
+Bounds = tuple[tuple[int, int], ...]
+"""Where each of several parameters begins and ends in a flat buffer, in order."""
 
 
 def rounding(backend: Backend, param: Array) -> Rounding:
@@ -54,3 +57,31 @@ def norm(backend: Backend, x: Array) -> Array:
     """The Euclidean norm, summed in the backend's accumulator."""
     xp = backend.xp
     return xp.sqrt(xp.sum(xp.square(x), dtype=backend.accumulator(x.dtype)))
+
+
+def of_each(
+    backend: Backend,
+    bounds: Bounds,
+    rule: KernelPoint[Any, Any],
+    buffers: tuple[Array, ...],
+    *numbers: Array | None,
+) -> tuple[Any, ...]:
+    """The parameters and the state that a rule makes of flat buffers (param, grad, *state), of each
+    parameter by itself; what lies between them stays.
+    """
+    of_one = rule.reference  # a kernel would write to the buffers
+    parts = [of_one(backend, *(x[a:b] for x in buffers), *numbers) for a, b in bounds]
+    kept = buffers[0], *buffers[2:]
+    return tuple(
+        side_by_side(backend.xp, whole, bounds, [part[i] for part in parts])
+        for i, whole in enumerate(kept)
+    )
+
+
+def side_by_side(xp: Any, whole: Array, bounds: Bounds, parts: list[Array]) -> Array:
+    """A flat buffer with other parts."""
+    pieces, last = [], 0
+    for (start, end), part in zip(bounds, parts, strict=True):
+        pieces += [whole[last:start], xp.astype(part, whole.dtype)]
+        last = end
+    return xp.concatenate([*pieces, whole[last:]], axis=0)

@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
-from tinygrad_bn.optim.formulas import average, norm, rounding, with_l2
+from tinygrad_bn.optim.formulas import Bounds, average, norm, of_each, rounding, with_l2
 from tinygrad_bn.optim.optimizer import Group, Params, require_betas, require_range
 
 
@@ -39,6 +39,28 @@ def lamb_update(
     return param - to(lr * trust) * direction, exp_avg, exp_avg_sq
 
 
+@kernel_point
+def lamb_update_each(
+    backend: Backend,
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    step: Array,
+    lr: Array,
+    beta1: Array,
+    beta2: Array,
+    eps: Array,
+    weight_decay: Array | None,
+    *,
+    bounds: Bounds,
+) -> tuple[Array, Array, Array]:
+    """`lamb_update` of each of the parameters that lie side by side in flat buffers."""
+    numbers = step, lr, beta1, beta2, eps, weight_decay
+    buffers = param, grad, exp_avg, exp_avg_sq
+    return of_each(backend, bounds, lamb_update, buffers, *numbers)
+
+
 class LAMB(FlatOptimizer):
     """LAMB: param ← param - lr (‖param‖ / ‖u‖) u, u = m̂ / (√v̂ + ε) + λ param, one by one.
 
@@ -60,6 +82,7 @@ class LAMB(FlatOptimizer):
 
     slots = ("exp_avg", "exp_avg_sq")
     separately = True
+    together = lamb_update_each
 
     def __init__(
         self,
@@ -86,8 +109,9 @@ class LAMB(FlatOptimizer):
         require_betas(group)
 
     def update(self, run: Run) -> None:
+        update, flags = self.rule(run, lamb_update)
         run.update(
-            lamb_update,
+            update,
             self.slots,
             run.count(),
             run.number("lr"),
@@ -95,4 +119,5 @@ class LAMB(FlatOptimizer):
             run.number("beta2"),
             run.number("eps"),
             run.optional("weight_decay"),
+            **flags,
         )

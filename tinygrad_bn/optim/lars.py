@@ -7,7 +7,7 @@ from typing import Any
 from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
-from tinygrad_bn.optim.formulas import norm, rounding, with_l2
+from tinygrad_bn.optim.formulas import Bounds, norm, of_each, rounding, with_l2
 from tinygrad_bn.optim.optimizer import Group, Params, require_range
 
 
@@ -35,6 +35,25 @@ def lars_update(
     return param - momentum_buffer, momentum_buffer
 
 
+@kernel_point
+def lars_update_each(
+    backend: Backend,
+    param: Array,
+    grad: Array,
+    momentum_buffer: Array,
+    lr: Array,
+    momentum: Array,
+    weight_decay: Array | None,
+    trust_coefficient: Array,
+    *,
+    bounds: Bounds,
+) -> tuple[Array, Array]:
+    """`lars_update` of each of the parameters that lie side by side in flat buffers."""
+    numbers = lr, momentum, weight_decay, trust_coefficient
+    buffers = param, grad, momentum_buffer
+    return of_each(backend, bounds, lars_update, buffers, *numbers)
+
+
 class LARS(FlatOptimizer):
     """LARS: v ← μ v + lr κ (g + λ param), param ← param - v; κ = η ‖param‖ / (‖g‖ + λ ‖param‖).
 
@@ -57,6 +76,7 @@ class LARS(FlatOptimizer):
     counters = ()
     slots = ("momentum_buffer",)
     separately = True
+    together = lars_update_each
 
     def __init__(
         self,
@@ -82,11 +102,13 @@ class LARS(FlatOptimizer):
             require_range(group, name)
 
     def update(self, run: Run) -> None:
+        update, flags = self.rule(run, lars_update)
         run.update(
-            lars_update,
+            update,
             self.slots,
             run.number("lr"),
             run.number("momentum"),
             run.optional("weight_decay"),
             run.number("trust_coefficient"),
+            **flags,
         )
