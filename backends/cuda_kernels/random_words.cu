@@ -51,7 +51,7 @@ dropped(const T* __restrict__ x, const u64* __restrict__ key, const u64* __restr
         float keep, double scale, T* __restrict__ y, T* __restrict__ mask, i64 n, bool packed) {
     const i64 stride = static_cast<i64>(gridDim.x) * THREADS;
     const u64 low = counter[0], high = counter[1];
-    const decltype(wide(T())) zero = 0, one = 1;
+    const decltype(wide(T())) zero = 0;
     const auto kept = wide(stored<T>(static_cast<decltype(wide(T()))>(scale)));
     for (i64 i = static_cast<i64>(blockIdx.x) * THREADS + threadIdx.x; i < (n + 3) / 4;
          i += stride) {
@@ -60,7 +60,7 @@ dropped(const T* __restrict__ x, const u64* __restrict__ key, const u64* __restr
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             const float fraction = static_cast<float>(drawn.at[j] >> 8) * 0x1p-24f;  // exact
-            const auto factor = product(fraction < keep ? one : zero, kept);  // NaN if it overflows
+            const auto factor = fraction < keep ? kept : zero;
             factors.at[j] = stored<T>(factor);
             values.at[j] = stored<T>(product(wide(values.at[j]), factor));
         }

@@ -10,10 +10,8 @@ from tinygrad_bn.backend import Array, Kernel
 from .compilation import TYPES, Source, f32, f64, i64, multiprocessors
 
 THREADS, WORDS, BLOCKS_EACH = 256, 4, 32
-FLOATS = ("float32", "float16", "float64")
-"""What is dropped here; of bfloat16 the body makes float32."""
 
-SOURCE = Source("random_words.cu", ["philox", *(f"dropped<{TYPES[name]}>" for name in FLOATS)])
+SOURCE = Source("random_words.cu", ["philox", *(f"dropped<{t}>" for t in TYPES.values())])
 
 
 def blocks_for(n: int, array: Array) -> tuple[int]:
@@ -54,7 +52,7 @@ def accepts_words(key: Array, counter: Array, n: int) -> bool:
 def accepts_dropped(x: Array, key: Array, counter: Array, keep: float) -> bool:
     """Floats in C order, with values in them."""
     whole = x.size > 0 and x.flags.c_contiguous
-    return bool(x.dtype.name in FLOATS and whole and of_a_stream(key, counter))
+    return bool(x.dtype.name in TYPES and whole and of_a_stream(key, counter))
 
 
 KERNELS = {

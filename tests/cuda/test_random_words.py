@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tinygrad_bn.backends.cuda_kernels.random_words import FLOATS
+from tinygrad_bn.backends.cuda_kernels.compilation import TYPES as FLOATS
 
 from tests.cupy_standin import count_traffic, thread_order
 from tests.two_backends import CPU, GPU, dtype_named

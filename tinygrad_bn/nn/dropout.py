@@ -10,6 +10,7 @@ import math
 from tinygrad_bn.errors import ArgumentError, ShapeError
 from tinygrad_bn.nn.module import Module
 from tinygrad_bn.ops.activation import require_floats
+from tinygrad_bn.ops.thinning import thinned
 from tinygrad_bn.random import Generator, bernoulli
 from tinygrad_bn.tensors import Tensor
 
@@ -54,7 +55,7 @@ def dropout(
     ready(input, p)
     if not training or p == 0:
         return input
-    return input * (kept(input, p, generator) * (0.0 if p == 1 else 1 / (1 - p)))
+    return thinned(input, 1 - p, generator)
 
 
 def dropped_channels(

@@ -50,5 +50,6 @@ def dropped(
     xp: Any = backend.xp
     words = philox_words(backend, key, counter, math.prod(x.shape))
     fraction = xp.astype(words >> 8, np.dtype(np.float32)) * 2.0**-24
-    mask = xp.astype(xp.reshape(fraction < keep, x.shape), x.dtype) * (1 / keep if keep else 0.0)
+    chosen = xp.reshape(fraction < keep, x.shape)
+    mask = xp.astype(xp.where(chosen, 1 / keep if keep else 0.0, 0.0), x.dtype)
     return x * mask, mask
