@@ -22,19 +22,13 @@ def convolution(inputs: int, outputs: int, stride: int, norm: bool) -> list[nn.M
     return [layer, nn.BatchNorm2d(outputs)] if norm else [layer]
 
 
-class Block(nn.Module):
-    """x + f(x), with as many channels after as before."""
-
-    def __init__(self, channels: int, norm: bool) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *convolution(channels, channels, 1, norm),
-            nn.ReLU(),
-            *convolution(channels, channels, 1, norm),
-        )
-
-    def forward(self, x: tg.Tensor) -> tg.Tensor:
-        return nn.functional.relu(x + self.body(x))
+def block(channels: int, norm: bool) -> nn.Module:
+    """max(x + f(x), 0), with as many channels after as before."""
+    return nn.Residual(
+        *convolution(channels, channels, 1, norm),
+        nn.ReLU(),
+        *convolution(channels, channels, 1, norm),
+    )
 
 
 def network(norm: bool) -> nn.Sequential:
@@ -43,10 +37,10 @@ def network(norm: bool) -> nn.Sequential:
         nn.Unflatten(1, (1, 8, 8)),
         *convolution(1, 8, 1, norm),
         nn.ReLU(),
-        Block(8, norm),
+        block(8, norm),
         *convolution(8, 16, 2, norm),
         nn.ReLU(),
-        Block(16, norm),
+        block(16, norm),
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(16 * 2 * 2, 10),

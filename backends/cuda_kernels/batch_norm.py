@@ -48,17 +48,25 @@ def parameter(values: Array | None) -> Any:
     return cupy.ascontiguousarray(values, np.float32)
 
 
-def reduced(plan: Plan, kernel: str, given: tuple[Any, ...], outs: tuple[Any, ...]) -> None:
+def reduced(
+    plan: Plan,
+    kernel: str,
+    given: tuple[Any, ...],
+    outs: tuple[Any, ...],
+    source: Source = SOURCE,
+) -> None:
     """Two sums for each channel, and what is made of them."""
     parts, *room = plan.shared_out()
     args = (*given, *outs, *room, *plan.sizes)
-    SOURCE.launch(kernel + plan.arguments, (plan.tiles, parts), plan.block, args)
+    source.launch(kernel + plan.arguments, (plan.tiles, parts), plan.block, args)
 
 
-def applied(plan: Plan, kernel: str, given: tuple[Any, ...], out: Array) -> Array:
+def applied(
+    plan: Plan, kernel: str, given: tuple[Any, ...], out: Array, source: Source = SOURCE
+) -> Array:
     """Every element anew."""
     grid = plan.tiles, plan.spread_out()
-    SOURCE.launch(kernel + plan.arguments, grid, plan.block, (*given, out, *plan.sizes))
+    source.launch(kernel + plan.arguments, grid, plan.block, (*given, out, *plan.sizes))
     return out
 
 

@@ -130,6 +130,7 @@ from tinygrad_bn.nn.resampling import PixelShuffle as PixelShuffle
 from tinygrad_bn.nn.resampling import PixelUnshuffle as PixelUnshuffle
 from tinygrad_bn.nn.resampling import Unfold as Unfold
 from tinygrad_bn.nn.resampling import Upsample as Upsample
+from tinygrad_bn.nn.residual import Residual as Residual
 from tinygrad_bn.nn.transposed_convolution import ConvTranspose1d as ConvTranspose1d
 from tinygrad_bn.nn.transposed_convolution import ConvTranspose2d as ConvTranspose2d
 from tinygrad_bn.nn.transposed_convolution import ConvTranspose3d as ConvTranspose3d

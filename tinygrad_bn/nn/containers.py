@@ -140,18 +140,26 @@ class Sequential(PartSequence[Module]):
             self.extend(modules)  # type: ignore[arg-type]
 
     def forward(self, input: Any) -> Any:
-        values, done = self.__dict__, False
+        return in_turn(self.in_order(), input)
+
+    def in_order(self) -> list[Module]:
+        """The modules as they are called."""
+        values = self.__dict__
         modules = [values[name] for name, kind in self._kinds.items() if kind == MODULE]
-        if None in modules:
-            modules = self._all()
-        for module, following in pairwise([*modules, None]):
-            if done:  # along with the one before
-                done = False
-            elif module._joint is not None and are_joint(module._joint, module, following):
-                input, done = module._joint.run(module, input), True
-            else:
-                input = module(input)
-        return input
+        return self._all() if None in modules else modules
+
+
+def in_turn(modules: list[Any], input: Any) -> Any:
+    """What modules make of an input, each of what the one before it returned."""
+    done = False
+    for module, following in pairwise([*modules, None]):
+        if done:  # along with the one before
+            done = False
+        elif module._joint is not None and are_joint(module._joint, module, following):
+            input, done = module._joint.run(module, input), True
+        else:
+            input = module(input)
+    return input
 
 
 def are_joint(joint: Joint, first: Module, second: Module | None) -> bool:

@@ -26,6 +26,8 @@ class Joint(NamedTuple):
     second: type[Module]
     run: Callable[..., Any]
     """Called with the first module and what comes in."""
+    run_added: Callable[..., Any]
+    """Called with the first module, what comes in, and what is added between the two."""
 
 
 class Module(Parts):

@@ -13,6 +13,7 @@ from tinygrad_bn.ops.batch_normalization import (
     normalized_by_running,
 )
 from tinygrad_bn.ops.piecewise import relu
+from tinygrad_bn.ops.residual_norms import residual_norm
 from tinygrad_bn.tensors import Tensor
 
 
@@ -35,6 +36,22 @@ class BatchNorm(ChannelNormalization):
             return relu(self.normalized_by_running(input, axis))
         y, moments = normalized_by_batch(
             input, self.weight, self.bias, eps=self.eps, axis=axis, counts=counts, relu=True
+        )
+        self.meet(moments)
+        return y
+
+    def with_residual(self, input: Tensor, residual: Tensor) -> Tensor:
+        """max(y + residual, 0) of the layer's result y, in one node where the batch's statistics
+        normalise, and y and the residual are alike.
+        """
+        alike = residual.backend is input.backend and residual.dtype == input.dtype
+        if not alike or residual.shape != input.shape:
+            return relu(self.forward(input) + residual)
+        axis, counts = self.prepared(input, None)
+        if counts is None:
+            return relu(self.normalized_by_running(input, axis) + residual)
+        y, moments = residual_norm(
+            input, residual, self.weight, self.bias, eps=self.eps, axis=axis, counts=counts
         )
         self.meet(moments)
         return y
@@ -152,4 +169,4 @@ class BatchNorm3d(BatchNorm):
 
 
 for _kind in (BatchNorm1d, BatchNorm2d, BatchNorm3d):
-    _kind._joint = Joint(_kind, ReLU, BatchNorm.with_relu)
+    _kind._joint = Joint(_kind, ReLU, BatchNorm.with_relu, BatchNorm.with_residual)
