@@ -18,12 +18,10 @@ from tinygrad_bn.backend import Array
 from .assembly import NativeCall
 from .entries import I32, I64
 
-ROW_MAJOR, NO_TRANS, TRANS = 101, 111, 112
-"""cblas.h: CblasRowMajor, CblasNoTrans, CblasTrans."""
-SYMBOLS = {
-    np.dtype(np.float32): "scipy_cblas_sgemm64_",
-    np.dtype(np.float64): "scipy_cblas_dgemm64_",
-}
+ROW_MAJOR, COLUMN_MAJOR, NO_TRANS, TRANS = 101, 102, 111, 112
+"""cblas.h: CblasRowMajor, CblasColMajor, CblasNoTrans, CblasTrans."""
+LETTERS = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
+SYMBOL = "scipy_cblas_{}{}64_"
 """The names under which NumPy's wheels carry OpenBLAS with 64-bit integers."""
 
 
@@ -41,6 +39,15 @@ def gemm_kind(dtype: np.dtype[Any]) -> ir.FunctionType:
     )
 
 
+def gemv_kind(dtype: np.dtype[Any]) -> ir.FunctionType:
+    """The type of cblas_sgemv and cblas_dgemv."""
+    number = real(dtype)
+    array = number.as_pointer()
+    return ir.FunctionType(
+        ir.VoidType(), [I32, I32, I64, I64, number, array, I64, array, I64, number, array, I64]
+    )
+
+
 @cache
 def library() -> ctypes.CDLL | None:
     """The BLAS of NumPy's wheel, which is loaded already; None where NumPy was built otherwise."""
@@ -55,23 +62,26 @@ def library() -> ctypes.CDLL | None:
 
 
 @cache
-def gemm_address(dtype: np.dtype[Any]) -> int | None:
-    """Where the product of this dtype is."""
-    found = library()
-    if found is None or dtype not in SYMBOLS or not hasattr(found, SYMBOLS[dtype]):
-        return None
-    return ctypes.cast(getattr(found, SYMBOLS[dtype]), ctypes.c_void_p).value
+def address(name: str, dtype: np.dtype[Any]) -> int | None:
+    """Where the function ``"gemm"`` or ``"gemv"`` of this dtype is."""
+    symbol = SYMBOL.format(LETTERS.get(dtype), name)
+    found = getattr(library(), symbol, None) if dtype in LETTERS else None
+    return ctypes.cast(found, ctypes.c_void_p).value if found else None
 
 
 def product(a: Array, b: Array, out: Array) -> NativeCall | None:
     """The call that leaves a (m, k) times b (k, n) in ``out`` (m, n), in C order; None where
-    `numpy.matmul` does without this function of BLAS, as for vectors and a matrix times itself.
+    `numpy.matmul` does without BLAS, as for sums of one product, and for a matrix times itself.
     """
     if not a.ndim == b.ndim == out.ndim == 2 or not a.dtype == b.dtype == out.dtype:
         return None
+    if not (out.flags.c_contiguous and out.flags.aligned):
+        return None
     (m, k), n = a.shape, b.shape[1]
-    target = gemm_address(out.dtype)
-    if target is None or min(m, n) < 2 or k < 1 or not out.flags.c_contiguous:
+    if min(m, n) < 2:
+        return of_row(a, b, out) if m == 1 else of_row(b.T, a.T, out.T)
+    target = address("gemm", out.dtype)
+    if target is None or k < 1:
         return None
     if address_and_strides(a) == address_and_strides(b.T) and a.shape == b.T.shape:
         return None  # symmetric, by another function
@@ -82,6 +92,22 @@ def product(a: Array, b: Array, out: Array) -> NativeCall | None:
     sizes = (ROW_MAJOR, left[0], right[0], m, n, k)
     operands = (*sizes, one, a, left[1], b, right[1], zero, out, n)
     return NativeCall(target, gemm_kind(out.dtype), operands, (a, b, out))
+
+
+def of_row(a: Array, b: Array, out: Array) -> NativeCall | None:
+    """The call that leaves a row a (1, k) times b (k, n) in ``out`` (1, n)."""
+    target, (k, n), size = address("gemv", out.dtype), b.shape, out.itemsize
+    step = a.strides[1]
+    if target is None or min(k, n) < 2 or not a.flags.aligned or step % size or step < size:
+        return None
+    found = oriented(b)
+    if found is None:
+        return None
+    order = ROW_MAJOR if found[0] == NO_TRANS else COLUMN_MAJOR
+    one, zero = (out.dtype.type(1), out.dtype.type(0))
+    matrix, row = (b, found[1]), (a, step // size)
+    operands = (order, TRANS, k, n, one, *matrix, *row, zero, out, out.strides[1] // size)
+    return NativeCall(target, gemv_kind(out.dtype), operands, (a, b, out))
 
 
 def address_and_strides(x: Array) -> tuple[int, tuple[int, ...]]:

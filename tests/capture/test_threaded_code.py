@@ -92,10 +92,32 @@ def test_products_are_numpys(sizes, dtype, left, right):
     assert ran(calls, out) == np.matmul(a, b).tobytes()
 
 
+@FAST
+@given(
+    st.tuples(*[st.sampled_from([2, 3, 8, 17, 64, 300])] * 2),
+    st.sampled_from(["f4", "f8"]),
+    st.sampled_from(["C", "F"]),
+    st.sampled_from([1, 3]),
+    st.booleans(),
+)
+def test_products_with_vectors_are_numpys(sizes, dtype, order, apart, column):
+    """A row times a matrix, or a matrix times a column, of neighbours in memory or not."""
+    k, n = sizes
+    a, b = values((1, k * apart), dtype, 4)[:, ::apart], values((k, n), dtype, 5, order)
+    a, b = (b.T, a.T) if column else (a, b)
+    out = np.full((a.shape[0], b.shape[1]), np.nan, dtype)
+    calls = machine_code(np.matmul, (a, b, out))
+    if calls is None:
+        pytest.skip("NumPy brings another BLAS than its wheels'")
+    assert ran(calls, out) == np.matmul(a, b).tobytes()
+
+
 @pytest.mark.parametrize(
     ("a", "b"),
     [
-        (values((1, 8), "f4", 6), values((8, 3), "f4", 7)),  # matrix times vector
+        (values((1, 8), "f4", 6), values((8, 1), "f4", 7)),  # two vectors
+        (values((1, 1), "f4", 6), values((1, 3), "f4", 7)),
+        (values((1, 8), "f4", 6), values((16, 6), "f4", 7)[::2, ::2]),
         (values((3, 8), "f2", 6), values((8, 3), "f2", 7)),
         (values((16, 8), "f4", 6)[::2], values((8, 12), "f4", 7)[:, ::2]),  # no matrix of BLAS's
     ],
