@@ -8,7 +8,8 @@ the last time, it waits for what the last one was given.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -77,6 +78,9 @@ class Graphs:
         with guard:
             self._place = place_on(device)
             self.pool = cupy.cuda.MemoryPool()
+        self._sizes: Counter[int] = Counter()
+        self._given: dict[tuple[int, int], Array] = {}
+        self._taken: list[tuple[int, tuple[int, int]]] = []
 
     @contextmanager
     def working(self) -> Generator[None]:
@@ -97,12 +101,53 @@ class Graphs:
                 here.wait_event(place.done)
 
     def _allocate(self, size: int) -> Any:
-        return patiently(self.pool.malloc, size)
+        """Memory from the pool, or that of an array that is there (`made_in`)."""
+        number = size, self._sizes[size]
+        self._sizes[size] += 1
+        if number in self._given:
+            return self._given[number].data
+        piece = patiently(self.pool.malloc, size)
+        self._taken.append((piece.ptr, number))
+        return piece
+
+    def learned(
+        self, compute: Callable[[], tuple[Any, ...]], places: Mapping[int, Array]
+    ) -> dict[tuple[int, int], Array]:
+        """By which allocations a computation makes some of its results, each with the place where
+        it is wanted: by size, and their number among those of that size.
+        """
+        self._begin({})
+        results = compute()
+        numbers = dict(self._taken)  # of two of one address, the last
+        found = {numbers.get(results[i].data.ptr): place for i, place in places.items()}
+        return {number: x for number, x in found.items() if number and number[0] == x.nbytes}
+
+    def made_in(
+        self, given: dict[tuple[int, int], Array], compute: Callable[[], tuple[Any, ...]]
+    ) -> tuple[Any, ...]:
+        """The results of a computation, some of which `learned` found memory for."""
+        self._begin(given)
+        try:
+            return compute()
+        finally:
+            self._begin({})
+
+    def _begin(self, given: dict[tuple[int, int], Array]) -> None:
+        """Count allocations anew."""
+        self._given = given
+        self._sizes.clear()
+        self._taken.clear()
+
+    @staticmethod
+    def same_place(a: Array, b: Array) -> bool:
+        """Whether two arrays begin at one address."""
+        return bool(a.data.ptr == b.data.ptr)
 
     @property
     def pool_size(self) -> int:
         """The bytes that the pool has of the device's memory."""
-        return int(self.pool.total_bytes())
+        with self._guard:
+            return int(self.pool.total_bytes())
 
     def captured(self, work: Callable[[], None]) -> Any:
         """The graph of what ``work`` gives to the stream, of which nothing is done. To be called

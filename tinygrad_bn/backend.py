@@ -116,6 +116,21 @@ class Graphs(Protocol):
         before, while `working`, as now.
         """
 
+    def learned(
+        self, compute: Callable[[], tuple[Any, ...]], places: Mapping[int, Array]
+    ) -> dict[Any, Array]:
+        """What to tell `made_in`, for it to make results of a computation, by their numbers, in the
+        memory of these arrays: which allocations those are. It is made, while `working`.
+        """
+
+    def made_in(
+        self, given: dict[Any, Array], compute: Callable[[], tuple[Any, ...]]
+    ) -> tuple[Any, ...]:
+        """The results of the computation."""
+
+    def same_place(self, a: Array, b: Array) -> bool:
+        """Whether two arrays begin at one address."""
+
     def like(self, shape: tuple[int, ...], dtype: np.dtype[Any], strides: Sequence[int]) -> Array:
         """Memory of that layout, in which nothing is known."""
 
@@ -170,7 +185,7 @@ class Backend(Protocol):
         """
 
     def copy(self, array: Array) -> Array:
-        """A fresh array with the same values."""
+        """A fresh array with the same values, in C order."""
 
     def receive(self, array: Array, source: Backend, non_blocking: bool = False) -> Array:
         """The same values from the memory of another device; ``non_blocking`` permits to go on

@@ -22,7 +22,7 @@ import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, Backend, Device, backend_for, kernel_point
-from tinygrad_bn.config import as_state, tracer
+from tinygrad_bn.config import as_state, outside_of_trace, tracer
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 
 UINT32, UINT64 = np.dtype(np.uint32), np.dtype(np.uint64)
@@ -127,6 +127,16 @@ class Generator:
     def _write(self, state: Array) -> None:
         with self.drawing:
             self.backend.store(self._state, state)
+
+    def place(self) -> Array:
+        """The key and the counter as they are, copied where they are: no host waits for them."""
+        with self.drawing:
+            copied: Array = self.backend.copy(as_state(self._state))
+        return copied
+
+    def go_to(self, place: Array) -> None:
+        """Go on from where `place` was called."""
+        self._write(place)
 
     def __reduce__(self) -> Any:
         return restored, (str(self.device), self.get_state())
@@ -238,9 +248,7 @@ def generator_on(backend: Backend, generator: Generator | None = None) -> Genera
     if generator is None:
         with _lock:
             if backend.device not in default_generators:
-                made = default_generators[backend.device] = Generator(backend.device)
-                for seed in _seed:
-                    made.manual_seed(seed)
+                default_generators[backend.device] = made_default(backend.device)
         return default_generators[backend.device]
     if not isinstance(generator, Generator):
         raise DtypeError(f"expected a tinygrad_bn.Generator, got {type(generator).__name__}")
@@ -249,6 +257,15 @@ def generator_on(backend: Backend, generator: Generator | None = None) -> Genera
             f"expected a generator on {backend.device}, got one on {generator.device}"
         )
     return generator
+
+
+@outside_of_trace
+def made_default(device: str) -> Generator:
+    """A default generator, also where a step that is traced is the first to draw."""
+    made = Generator(device)
+    for seed in _seed:
+        made.manual_seed(seed)
+    return made
 
 
 def manual_seed(seed: int) -> Generator:

@@ -34,6 +34,7 @@ class Training:
 
     def __init__(self, dtype: Any, *, inside: bool = True, **how: Any) -> None:
         tg.manual_seed(0)
+        self.device = tg.config.get_default_device().partition(":")[0]
         self.model = nn.Sequential(
             nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 12),
             nn.LayerNorm(12), nn.GELU(),
@@ -41,13 +42,15 @@ class Training:
         self.head = nn.Linear(12, 4)
         params = [*self.model.parameters(), *self.head.parameters()]
         self.optimizer = tg.optim.Adam(params, lr=1e-2)
-        self.scaler = tg.amp.GradScaler("cpu", 8.0, growth_interval=3, enabled="scaled" in how)
+        self.scaler = tg.amp.GradScaler(
+            self.device, 8.0, growth_interval=3, enabled="scaled" in how
+        )
         self.dtype, self.inside, self.how = dtype, inside, how
         self.run = tg.compile(self.step) if how.get("compiled") else self.step
 
     def step(self, x: tg.Tensor, y: tg.Tensor) -> tg.Tensor:
         self.optimizer.zero_grad()
-        with tg.autocast("cpu", dtype=self.dtype) if self.inside else nullcontext():
+        with tg.autocast(self.device, dtype=self.dtype) if self.inside else nullcontext():
             once = checkpoint(self.model, x) if "checkpointed" in self.how else self.model(x)
             loss = nn.functional.cross_entropy(self.head(self.model(once)), y)
         self.scaler.scale(loss).backward()
@@ -77,13 +80,13 @@ HOW: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("inside", [True, False], ids=["region inside", "region around"])
-def test_same_bits(how: dict[str, Any], dtype: str, inside: bool) -> None:
+def test_same_bits(how: dict[str, Any], dtype: str, inside: bool, device: str) -> None:
     runs = [Training(dtype, inside=inside, compiled=c, **how) for c in (False, True)]
     infinite = (0, 3, 4) if "scaled" in how else ()
     for x, y in batches(8, infinite):
         losses = []
         for run in runs:
-            with nullcontext() if inside else tg.autocast("cpu", dtype=dtype):
+            with nullcontext() if inside else tg.autocast(device, dtype=dtype):
                 losses.append(run.run(x, y).item())
         np.testing.assert_equal(*losses)  # of infinite images NaN, in both
     assert repr(runs[0].state()) == repr(runs[1].state())

@@ -184,7 +184,7 @@ def data(count: int) -> list[tuple[tg.Tensor, tg.Tensor]]:
 
 @pytest.mark.parametrize("reference", [False, True], ids=["kernels", "bodies"])
 @pytest.mark.parametrize("make", STEPS, ids=lambda make: make.__name__)
-def test_a_step_replays_bit_for_bit(make: Callable[[], Made], reference: bool) -> None:
+def test_a_step_replays_bit_for_bit(make: Callable[[], Made], reference: bool, device: str) -> None:
     found: list[Any] = []
     for compiled in (False, True):
         tg.manual_seed(0)
@@ -195,11 +195,11 @@ def test_a_step_replays_bit_for_bit(make: Callable[[], Made], reference: bool) -
                 losses = [run(x, t).item() for x, t in data(6)]
         else:
             losses = [run(x, t).item() for x, t in data(6)]
-        found.append((losses, [x.numpy().copy() for x in model.state_dict().values()]))
+        found.append((losses, [x.cpu().numpy().copy() for x in model.state_dict().values()]))
     np.testing.assert_equal(found[0], found[1])
 
 
-def test_a_line_search_is_refused() -> None:
+def test_a_line_search_is_refused(device: str) -> None:
     model = nn.Linear(6, 1)
     optimizer = optim.LBFGS(model.parameters())
 

@@ -73,15 +73,16 @@ class Capture:
         self.work.append(work)
         for x in arrays_in(operands):
             owner = x if x.base is None else x.base
-            pool = getattr(getattr(owner._memory, "mem", None), "pool", None)
+            lent = getattr(owner._memory, "mem", None)
+            owner, pool = lent if hasattr(lent, "_a") else owner, getattr(lent, "pool", None)
             self.memory.setdefault(id(owner), (weakref.ref(owner), pool))
 
     def take_back(self) -> None:
         """Let memory be as it was before."""
-        for place, before in reversed(self._before):
-            np.copyto(place, before)
         for place in self._born:
             poison(place)
+        for place, before in reversed(self._before):
+            np.copyto(place, before)
 
 
 def poison(place: np.ndarray[Any, Any]) -> None:

@@ -150,10 +150,14 @@ def using_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> 
 
 def placed(host: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], MemoryPointer | None]:
     """A new result, moved to memory of the allocator that was chosen, if any was, and the piece."""
+    from .streams import capture_here
+
     allocator = getattr(chosen, "allocator", None)
     if allocator is None:
         return host, None
     piece = allocator(host.nbytes)
     there = piece.seen(host.shape, host.dtype, np.empty_like(host).strides)
+    if not isinstance(piece.mem, PooledMemory) and (capture := capture_here()) is not None:
+        capture.keep([there])  # somebody's memory, that a graph makes its result in
     np.copyto(there, host)
     return there, piece

@@ -82,6 +82,8 @@ class Compiled(StandIn):
                 )
             brought = {id(x) for x in tensors}
             rest = replaced((args, kwargs), Variable, lambda x: None if id(x) in brought else x)
+            for earlier in known:
+                earlier.program.rest()
             capture = Capture(self.function, rest)
             result = capture.trace(self.function, tensors, args, kwargs)
             known.insert(0, capture)

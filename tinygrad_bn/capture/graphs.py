@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tinygrad_bn.backend import Array, Graphs
+from tinygrad_bn.backend import Array, Backend, Graphs
 from tinygrad_bn.capture.memory import is_early
-from tinygrad_bn.capture.plan import lifetimes
+from tinygrad_bn.capture.plan import homes, lifetimes
 from tinygrad_bn.capture.recorder import owner
 from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
 from tinygrad_bn.errors import CaptureError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tinygrad_bn.capture.program import Program
 
 Stretch: TypeAlias = list[Instruction]
+Wanted: TypeAlias = dict[int, tuple[Instruction, Array]]
+"""By its number among what an instruction returns, the store of a result, and where it goes."""
 
 
 class Graphed:
@@ -33,6 +35,8 @@ class Graphed:
     ----------
     by_python : the instructions that Python calls.
     stretches : the instructions of each graph.
+    landed : stores that need not be, since what they would store is made there.
+    launched : whether it has run.
 
     Raises
     ------
@@ -40,44 +44,72 @@ class Graphed:
         For what no graph can hold, by the operation and the user's line.
     """
 
-    def __init__(self, program: Program, graphs: Graphs, arrays: Sequence[Array]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        graphs: Graphs,
+        instructions: Sequence[Instruction],
+        arrays: Sequence[Array],
+    ) -> None:
         self.backend, self.inputs, self.outputs = program.backend, program.inputs, program.outputs
-        self._initial = program.initial
-        self._graphs = graphs
-        self._arrays: dict[Value, Array] = {}
-        self.by_python = {i for i in program.instructions if i.action is Action.CALL}
+        self._initial, self._graphs = program.initial, graphs
+        self.by_python = {i for i in instructions if i.action is Action.CALL}
         self.stretches: list[Stretch] = []
+        self.landed: set[Instruction] = set()
+        self.launched = False
+        self._arrays: dict[Value, Array] = {}
         self._parts: list[Callable[[], None]] = []
-        self._ending = endings(program.instructions, self.outputs)
-        self._written = [v for v in self.inputs if v in written_roots(program.instructions)]
-        self._refuse_shared(program.instructions, arrays)
-        order = in_turn(program.instructions)
-        states = [v.array for v in written_roots(program.instructions) if v.array is not None]
+        self._ending = endings(instructions, self.outputs)
+        self._wanted = wanted_places(self.backend, instructions, self.outputs)
+        self._landing: dict[Instruction, dict[Any, Array]] = {}
+        written = written_roots(instructions)
+        self._written = [v for v in self.inputs if v in written]
+        states = [v.array for v in written if v.array is not None]
+        self._refuse_shared(states, arrays)
+        self._make(instructions, arrays, states)
+        self._places = [self._arrays[v] for v in self.inputs]
+        self._results = [self._resolved(v) for v in self.outputs]
+
+    def _make(
+        self, instructions: Sequence[Instruction], arrays: Sequence[Array], states: Sequence[Array]
+    ) -> None:
+        """Run everything once, put state back, and capture it."""
+        order = in_turn(instructions)
         before = [(x, self.backend.copy(x)) for x in map(owner, states)]
         try:
             with self._graphs.working():
-                self._settle(program.instructions, arrays)
+                self._settle(instructions, arrays)
                 self._warm_up(order)
         finally:
             for array, values in before:
                 self.backend.store(array, values)
         with self._graphs.working():
             self._capture(order)
-        self._places = [self._arrays[v] for v in self.inputs]
-        self._results = [self._resolved(v) for v in self.outputs]
+
+    @property
+    def notes(self) -> dict[Instruction, str]:
+        """Where in the program a graph begins."""
+        found = {}
+        for stretch in self.stretches:
+            rest = [i for i in stretch if i not in self.landed]
+            found[rest[0]] = f"a graph of {len(rest)} instructions"
+        return found
 
     @property
     def pool_size(self) -> int:
         """The bytes that the graphs have for themselves."""
         return self._graphs.pool_size
 
-    def _refuse_shared(self, instructions: Sequence[Instruction], arrays: Sequence[Array]) -> None:
+    def _refuse_shared(self, states: Sequence[Array], arrays: Sequence[Array]) -> None:
         """Refuse arguments in memory that the step writes to, which a copy would not see."""
-        written = [v.array for v in written_roots(instructions) if v.array is not None]
-        written += [x for v, x in zip(self.inputs, arrays, strict=True) if v in self._written]
-        for value, x in zip(self.inputs, arrays, strict=True):
-            for other in written:
-                if other is not x and x.size and self.backend.overlap(x, other):
+        given = dict(zip(self.inputs, arrays, strict=True))
+        for value, x in given.items():
+            mine = value in self._written
+            others = [
+                y for v, y in given.items() if v is not value and (mine or v in self._written)
+            ]
+            for other in (*states, *others):
+                if x.size and self.backend.overlap(x, other):
                     raise CaptureError(
                         f"expected arguments in memory that the step does not write to, got "
                         f"{value.described}, which shares it with {other.dtype} {other.shape}"
@@ -134,7 +166,8 @@ class Graphed:
         """Execute instructions, and drop each result after its last use."""
         for instruction in stretch:
             try:
-                self._execute(instruction)
+                if instruction not in self.landed:
+                    self._execute(instruction)
             except Exception as error:
                 raise CaptureError(
                     f"expected a step that CUDA graphs can hold, got {instruction.name}, which "
@@ -145,12 +178,30 @@ class Graphed:
 
     def _execute(self, instruction: Instruction) -> None:
         args, kwargs = self._resolved((instruction.args, instruction.kwargs))
-        found = instruction.function(*args, **kwargs)
+
+        def compute() -> tuple[Any, ...]:
+            found = instruction.function(*args, **kwargs)
+            return found if isinstance(found, tuple) else (found,)
+
+        wanted = self._wanted.get(instruction)
+        results = compute() if wanted is None else self._land(instruction, wanted, compute)
         if instruction.action is not Action.WRITE:
-            results = found if isinstance(found, tuple) else (found,)
             for value, place in zip(instruction.results, instruction.places, strict=True):
                 if value.array is None:
                     self._arrays[value] = results[place]
+
+    def _land(
+        self, instruction: Instruction, wanted: Wanted, compute: Callable[[], tuple[Any, ...]]
+    ) -> tuple[Any, ...]:
+        """Make results where they are stored to, if they can be made there."""
+        if instruction not in self._landing:  # in the warm-up
+            places = {i: place for i, (_, place) in wanted.items()}
+            self._landing[instruction] = self._graphs.learned(compute, places)
+        results = self._graphs.made_in(self._landing[instruction], compute)
+        for i, (store, place) in wanted.items():
+            there = self._graphs.same_place(results[i], place)
+            (self.landed.add if there else self.landed.discard)(store)
+        return results
 
     def _call(self, instruction: Instruction) -> Callable[[], None]:
         """Python's call, on arrays that stay where they are."""
@@ -176,6 +227,7 @@ class Graphed:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Bring the arguments, launch all graphs, and copy the outputs; the host waits for none."""
+        self.launched = True
         with self._graphs.replaying():
             for place, array in zip(self._places, arrays, strict=True):
                 self._graphs.load(place, array)
@@ -214,6 +266,24 @@ def written_roots(instructions: Sequence[Instruction]) -> list[Value]:
     """Whose memory outside of the program it overwrites."""
     roots = (target.root for i in instructions for target in i.targets)
     return [*dict.fromkeys(root for root in roots if root.kind is not Kind.RESULT)]
+
+
+def wanted_places(
+    backend: Backend, instructions: Sequence[Instruction], outputs: Sequence[Value]
+) -> dict[Instruction, Wanted]:
+    """Which results of instructions had better be made where they are stored to."""
+    makers = {
+        value: (instruction, i)
+        for instruction in instructions
+        if instruction.action is Action.MAKE
+        for i, value in zip(instruction.places, instruction.results, strict=True)
+    }
+    found: dict[Instruction, Wanted] = {}
+    spans = lifetimes(instructions, outputs)
+    for store, root in homes(instructions, spans, backend.overlap).items():
+        maker, i = makers[root]
+        found.setdefault(maker, {})[i] = store, store.args[0].array
+    return found
 
 
 def endings(

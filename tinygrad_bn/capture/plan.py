@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -113,8 +114,13 @@ def arranged(spans: dict[Value, tuple[int, int]]) -> Arena:
     return Arena(size, offsets)
 
 
+Overlap: TypeAlias = Callable[[Array, Array], bool]
+
+
 def homes(
-    instructions: Sequence[Instruction], spans: dict[Value, tuple[int, int]]
+    instructions: Sequence[Instruction],
+    spans: dict[Value, tuple[int, int]],
+    overlap: Overlap = np.may_share_memory,
 ) -> dict[Instruction, Value]:
     """Stores that need not be: what is stored may be made where it is stored to.
 
@@ -141,7 +147,7 @@ def homes(
             and is_dense(root)
             and is_dense(value)
         )
-        if fits and not touched(instructions[first:number], place):
+        if fits and not touched(instructions[first:number], place, overlap):
             found[instruction] = root
             taken.add(root)
     return found
@@ -153,7 +159,7 @@ def same_layout(a: Value, b: Value) -> bool:
     return a.shape == b.shape and all(x == y for x, y, n in steps if n > 1)
 
 
-def touched(instructions: Sequence[Instruction], place: Array) -> bool:
+def touched(instructions: Sequence[Instruction], place: Array, overlap: Overlap) -> bool:
     """Whether one of the instructions may read or write this memory of the state's."""
     for instruction in instructions:
         if instruction.action is Action.CALL:
@@ -162,6 +168,6 @@ def touched(instructions: Sequence[Instruction], place: Array) -> bool:
             array = value.root.array
             if value.root.kind is Kind.INPUT:
                 continue
-            if array is not None and np.may_share_memory(array, place):
+            if array is not None and overlap(array, place):
                 return True
     return False

@@ -37,7 +37,7 @@ class Program:
         kept = needed(instructions, outputs)
         spans = lifetimes(kept, outputs)
         moved = homes(kept, spans) if backend.guard is None else {}
-        self.instructions = [i for i in kept if i not in moved]
+        self.instructions = self._all = [i for i in kept if i not in moved]
         self._places = {root: store.args[0].array for store, root in moved.items()}
         self._arena = arranged({v: span for v, span in spans.items() if v not in self._places})
         self._memory: Memory | None = None
@@ -57,10 +57,22 @@ class Program:
             For what no graph can hold.
         """
         if (graphs := self.backend.graphs()) is not None:
-            self._graphed = Graphed(self, graphs, arrays)
+            self._graphed = Graphed(self, graphs, self._all, arrays)
+            self.instructions = [i for i in self._all if i not in self._graphed.landed]
+
+    def rest(self) -> None:
+        """Give the memory of graphs back that nobody launched: they are made again if need be.
+
+        The first call of many a step has a program of its own, for gradients that are not there
+        yet, or an optimizer without state.
+        """
+        if self._graphed is not None and not self._graphed.launched:
+            self._graphed = None
 
     def run(self, arrays: tuple[Array, ...]) -> list[Array]:
         """Do what the step does; copies of the outputs."""
+        if self._graphed is None and self.backend.guard is not None:
+            self.prepare(arrays)
         if self._graphed is not None:
             return self._graphed.run(arrays)
         if self._memory is None:
@@ -73,16 +85,20 @@ class Program:
         count, arena = len(self.instructions), self.arena_size
         states = {v.root for i in self.instructions for v in i.operands}
         held = sum(v.array.nbytes for v in states if v.kind is Kind.STATE)
+        graphed = self._graphed
+        kind = "arena" if graphed is None else "pool"
         lines = [
-            f"program of {count} instructions; arena of {readable(arena)}, "
+            f"program of {count} instructions; {kind} of {readable(arena)}, "
             f"state of {readable(held)} outside of it"
         ]
         lines += [f"  {value.described} comes in" for value in self.inputs]
-        by_python = set() if self._memory is None else self._memory.by_python
-        lines += [
-            f"  {instruction}" + "  # by Python" * (instruction in by_python)
-            for instruction in self.instructions
-        ]
+        runner = self._memory or graphed
+        by_python = set() if runner is None else runner.by_python
+        notes = {} if graphed is None else graphed.notes
+        for instruction in self.instructions:
+            if instruction in notes:
+                lines.append(f"  # {notes[instruction]}")
+            lines.append(f"  {instruction}" + "  # by Python" * (instruction in by_python))
         lines += [f"  {value.described} goes out" for value in self.outputs]
         return "\n".join(lines)
 

@@ -32,7 +32,7 @@ class Segment:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.positions = [i for i, x in enumerate(args) if isinstance(x, Tensor)]
         self.generator = generator_on(args[self.positions[0]].backend) if preserve else None
-        self.state = self.generator.get_state() if self.generator is not None else None
+        self.place = self.generator.place() if self.generator is not None else None
         self.recording = config.Recording()
         self.region = config.autocasting.get()
 
@@ -55,17 +55,17 @@ class Segment:
         token = config.recomputing.set(True)
         region = None if self.region is None else self.region.anew()  # casts have graphs to free
         outside = config.autocasting.set(region)
-        present = self.generator.get_state() if self.generator is not None else None
+        present = self.generator.place() if self.generator is not None else None
         try:
             if self.generator is not None:
-                self.generator.set_state(self.state)
+                self.generator.go_to(self.place)
             with config.enable_grad():
                 return tuple(as_sequence(self.run(tensors)))
         finally:
             config.autocasting.reset(outside)
             config.recomputing.reset(token)
             if self.generator is not None:
-                self.generator.set_state(present)
+                self.generator.go_to(present)
 
 
 def leaves_of(tensors: Sequence[Any]) -> list[Any]:
