@@ -333,7 +333,9 @@ class Tensor(Methods, Variable):
                 "expected a leaf to copy deeply, got the result of an operation; use detach()"
             )
         copy = type(self).__new__(type(self))
-        copy.array, copy.backend = self.backend.copy(self.array), self.backend
+        by_columns = self.ndim > 1 and self.array.flags.f_contiguous  # as the weights of Linear
+        copied = self.backend.copy(self.array.T).T if by_columns else self.backend.copy(self.array)
+        copy.array, copy.backend = copied, self.backend
         copy.requires_grad = self.requires_grad
         if self._grad is not None:
             copy._grad = copy.wrap_like(self.backend.copy(self._grad.array))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -116,3 +117,12 @@ class TestShapes:
     def test_identity_takes_any_arguments(self):
         x = tg.zeros(2)
         assert nn.Identity(54, option=True)(x) is x
+
+
+def test_copies_lie_in_memory_as_what_they_are_copies_of(device) -> None:
+    """Products with few rows are slower otherwise."""
+    layer = nn.Linear(7, 5, device=device)
+    again = copy.deepcopy(layer)
+    assert again.weight.array.strides == layer.weight.array.strides
+    assert again.weight.tolist() == layer.weight.tolist()
+    assert not layer.weight.backend.overlap(again.weight.array, layer.weight.array)
