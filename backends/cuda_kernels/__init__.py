@@ -48,6 +48,8 @@ FAMILIES = {
     "dropped": "random_words",
     "softmax_cross_entropy": "cross_entropy",
     "softmax_cross_entropy_grad_input": "cross_entropy",
+    "mean_cross_entropy": "cross_entropy",
+    "mean_cross_entropy_grad_input": "cross_entropy",
     "row_moments": "row_norm",
     "row_mean_square": "row_norm",
     "row_normalize": "row_norm",

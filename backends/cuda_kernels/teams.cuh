@@ -1,4 +1,4 @@
-// A row for a team of W threads: those of a warp, or all of a block.
+// A row for a team of W threads: those of a warp, or all of a block; or for a thread alone.
 #pragma once
 
 #include "blocks.cuh"
@@ -6,7 +6,7 @@
 constexpr int BLOCK = 256;  // threads
 
 template <int W> struct Team {
-    static_assert(W == 32 || W == BLOCK, "a warp, or a block");
+    static_assert(W == 1 || W == 32 || W == BLOCK, "a thread, a warp, or a block");
     static constexpr int size = W;
     i64 row;
     int member;
@@ -17,11 +17,13 @@ template <int W> struct Team {
 
     // Over the team, in each of its threads: all of a warp, or of a block, come here.
     template <class T> __device__ __forceinline__ T sum(T x) const {
+        if constexpr (W == 1) return x;
         if constexpr (W == 32) return warp_sum(x);
         else return block_sum(x);
     }
 
     __device__ __forceinline__ float max(float x) const {
+        if constexpr (W == 1) return x;
         x = warp_max(x);
         if constexpr (W == 32) return x;
         __shared__ float maxima[BLOCK / 32];

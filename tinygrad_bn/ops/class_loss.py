@@ -72,7 +72,7 @@ class CrossEntropy(LabelLoss):
         xp, self.x, self.target, self.weight = self.xp, x, target, weight
         self.options = ignore_index, label_smoothing
         self.of_mean = reduction == "mean"
-        given = wide(xp, x), target, weight, ignore_index, label_smoothing
+        given = x, target, weight, ignore_index, label_smoothing
         if self.of_mean:
             y, self.share, *self.kept = mean_cross_entropy(self.backend, *given)
             return narrow(xp, y, x)
@@ -80,7 +80,7 @@ class CrossEntropy(LabelLoss):
         return narrow(xp, self.reduced(losses, self.kept[0], target, reduction), x)
 
     def backward(self, dy: Array, /) -> tuple[Array | None, ...]:
-        kept = wide(self.xp, self.x), self.target, self.weight, *self.kept, *self.options
+        kept = self.x, self.target, self.weight, *self.kept, *self.options
         if self.of_mean:
             dy = wide(self.xp, dy)
             dx = mean_cross_entropy_grad_input(self.backend, dy, self.share, *kept)

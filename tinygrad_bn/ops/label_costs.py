@@ -1,7 +1,8 @@
 """What labels cost under the softmax of scores, as kernel points.
 
 In the maths scores are x (N, C, *S) and labels (N, *S); what there is one of for each label has
-an axis of size 1 in place of the classes.
+an axis of size 1 in place of the classes. Scores of 16 bits are computed in float32: what comes
+of them is float32, their gradient too, unless a kernel rounds it as it leaves it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from typing import Any, NamedTuple
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.ops.precision import wide
 
 
 class Labels(NamedTuple):
@@ -67,6 +69,9 @@ def softmax_cross_entropy(
     score; and the logarithm of the sum of exp(x - greatest).
     """
     xp = backend.xp
+    if x.dtype.itemsize == 2:  # for which there may be a kernel now
+        options = target, weight, ignore_index, label_smoothing
+        return softmax_cross_entropy(backend, wide(xp, x), *options)
     greatest = xp.max(x, axis=1, keepdims=True)
     centred = x - greatest
     total = xp.log(xp.sum(xp.exp(centred), axis=1, keepdims=True))
@@ -99,6 +104,9 @@ def softmax_cross_entropy_grad_input(
     ``found``, ``greatest`` and ``total`` are what that returned besides the losses.
     """
     xp = backend.xp
+    if x.dtype.itemsize == 2:
+        kept = target, weight, found, greatest, total, ignore_index, label_smoothing
+        return softmax_cross_entropy_grad_input(backend, dy, wide(xp, x), *kept)
     wanted, mass = found * is_label(xp, x, target), found
     if label_smoothing:
         even = label_smoothing / x.shape[1]
@@ -132,7 +140,10 @@ def mean_cross_entropy(
     """The mean of the losses of `softmax_cross_entropy` by their weights, what one of them counts
     in it, and what that returns besides.
     """
-    losses, *rest = softmax_cross_entropy(backend, x, target, weight, ignore_index, label_smoothing)
+    options = target, weight, ignore_index, label_smoothing
+    if x.dtype.itemsize == 2:
+        return mean_cross_entropy(backend, wide(backend.xp, x), *options)
+    losses, *rest = softmax_cross_entropy(backend, x, *options)
     return *mean_of_labels(backend, losses, rest[0]), *rest
 
 
@@ -151,6 +162,9 @@ def mean_cross_entropy_grad_input(
     label_smoothing: float,
 ) -> Array:
     """The gradient of x from that of the mean, a number: see `softmax_cross_entropy_grad_input`."""
+    kept = target, weight, found, greatest, total, ignore_index, label_smoothing
+    if x.dtype.itemsize == 2:
+        x = wide(backend.xp, x)
+        return mean_cross_entropy_grad_input(backend, dy, share, x, *kept)
     each = backend.xp.broadcast_to(dy * share, found.shape)
-    kept = target, weight, found, greatest, total
-    return softmax_cross_entropy_grad_input(backend, each, x, *kept, ignore_index, label_smoothing)
+    return softmax_cross_entropy_grad_input(backend, each, x, *kept)
