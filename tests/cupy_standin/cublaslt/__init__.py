@@ -33,7 +33,7 @@ FUNCTIONS = ("Create", "MatmulDescCreate", "MatmulAlgoGetHeuristic", "Matmul")
 @cache
 def built() -> Path:
     """The library, which is kept for the next time."""
-    files = [(HERE / name).read_text() for name in ("library.cpp", "numbers.h")]
+    files = [(HERE / name).read_text() for name in ("library.cpp", "problems.h", "numbers.h")]
     ingredients = "\0".join((*files, *OPTIONS, compiler_version()))
     path = folder() / f"cublaslt-{hashlib.sha256(ingredients.encode()).hexdigest()[:20]}.so"
     if not path.exists():
