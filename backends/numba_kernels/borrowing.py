@@ -52,3 +52,12 @@ def beside(out: Any, operand: Any) -> Any:
 def typed_written(out: Any, operand: Any) -> Callable[[Any, Any], Any]:
     """By their types: of ``operand if out is None else out`` both would have to be writeable."""
     return over if isinstance(out, types.NoneType) else beside
+
+
+@compilation.inlined
+def copied(values: Any, place: Any) -> None:
+    """Copy a vector to the beginning of another. An assignment to a slice would check the shapes,
+    and to compile its message takes as long as a kernel.
+    """
+    for i in range(values.size):
+        place[i] = values[i]

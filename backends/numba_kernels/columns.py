@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .borrowing import borrowed, written
+from .borrowing import borrowed, copied, written
 from .compilation import compiled, inlined
 from .norm_math import (
     all_slopes,
@@ -80,7 +80,7 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
         difference_sums(x, rows, count, around, mean, var)
         if not from_sums(mean, var, around, count):
             break
-        around[:] = mean
+        copied(mean, around)
 
 
 @compiled

@@ -20,6 +20,7 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
+from .borrowing import copied
 from .compilation import compiled, inlined
 from .tiles import correlations, products
 from .unfolding import FLOATS, Size
@@ -151,7 +152,7 @@ def starts(bias: Any, channels: Any, real: Any) -> Any:
     """What sums begin with; a multiple of four."""
     start = np.zeros((channels + 3) // 4 * 4, real)
     if bias is not None:
-        start[:channels] = bias
+        copied(bias, start)
     return start
 
 
@@ -252,7 +253,8 @@ def correlate(
         enter_all(others, whole, WHOLE, NOTHING, apart, columns, values)
         values[:, :, places:] = 0
         correlations(lines.reshape(-1), at, places, values[:, 0], sums)
-    weight[:] = sums[:outputs, :terms]
+    for o in range(outputs):
+        copied(sums[o, :terms], weight[o])
 
 
 @lru_cache(maxsize=256)

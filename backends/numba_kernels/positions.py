@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .borrowing import borrowed, written
+from .borrowing import borrowed, copied, written
 from .compilation import compiled, inlined, plus
 from .norm_math import (
     all_slopes,
@@ -84,7 +84,7 @@ def moments(x: Any, mask: Any, mean: Any, var: Any) -> None:
                 var[c] += square
         if not from_sums(mean, var, around, count):
             break
-        around[:] = mean
+        copied(mean, around)
 
 
 @compiled
