@@ -81,13 +81,18 @@ _allocator: Callable[[int], Any] = pool.malloc
 
 def set_allocator(allocator: Callable[[int], Any]) -> None:
     global _allocator
-    if getattr(_local, "allocator", None) is not None:
+    if chosen_allocator() is not None:
         raise ValueError("Can't change the global allocator inside `using_allocator`")
     _allocator = allocator
 
 
+def chosen_allocator() -> Callable[[int], Any] | None:
+    """The allocator of this thread, if it has one of its own."""
+    return getattr(_local, "allocator", None)
+
+
 def get_allocator() -> Callable[[int], Any]:
-    return getattr(_local, "allocator", None) or _allocator
+    return chosen_allocator() or _allocator
 
 
 @contextmanager

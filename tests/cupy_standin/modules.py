@@ -54,7 +54,7 @@ def build() -> dict[str, StandIn]:
         "alloc": memory.alloc,
         "get_allocator": memory.get_allocator,
         "set_allocator": memory.set_allocator,
-        "using_allocator": pools.using_allocator,
+        "using_allocator": memory.using_allocator,
         "alloc_pinned_memory": memory.alloc_pinned_memory,
         "PinnedMemoryPointer": memory.PinnedMemoryPointer,
         "is_available": lambda: gpus.machine.devices > 0 and not gpus.machine.status,

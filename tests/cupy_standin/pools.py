@@ -6,21 +6,16 @@ Arrays of the default pool are NumPy's, each in memory of its own.
 from __future__ import annotations
 
 import ctypes
-import threading
 import weakref
 from bisect import insort
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .gpus import current_device, machine
-from .memory import ALIGNMENT, OutOfMemoryError
+from .memory import ALIGNMENT, OutOfMemoryError, chosen_allocator
 from .ordering import POISON
-
-chosen = threading.local()
 
 
 class Memory:
@@ -137,22 +132,11 @@ class MemoryPool:
         return self._used
 
 
-@contextmanager
-def using_allocator(allocator: Callable[[int], MemoryPointer] | None = None) -> Generator[None]:
-    """In this thread, arrays are made in memory from there."""
-    before = getattr(chosen, "allocator", None)
-    chosen.allocator = allocator
-    try:
-        yield
-    finally:
-        chosen.allocator = before
-
-
 def placed(host: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], MemoryPointer | None]:
     """A new result, moved to memory of the allocator that was chosen, if any was, and the piece."""
     from .streams import capture_here
 
-    allocator = getattr(chosen, "allocator", None)
+    allocator = chosen_allocator()
     if allocator is None:
         return host, None
     piece = allocator(host.nbytes)
