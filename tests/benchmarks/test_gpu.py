@@ -221,8 +221,7 @@ class TestProgram:
         found = json.loads(path.read_text())
         assert f"written: {path}" in said
         assert found["how"]["quick"] is True
-        if "tinygrad_bn compiled" not in found["steps"]["tiny float32"]["seconds"]:
-            assert any("tinygrad_bn compiled at a step" in line for line in found["missing"])
+        assert "tinygrad_bn compiled" in found["steps"]["tiny float32"]["seconds"]
 
     @pytest.mark.torch
     def test_a_pytorch_that_finds_no_gpu_is_named(self) -> None:
@@ -238,7 +237,6 @@ class TestProgram:
     @pytest.mark.parametrize(
         ("absent", "failed"),
         [
-            ({"tinygrad_bn compiled": "BackendError: expected the cpu"}, False),
             ({"tinygrad_bn compiled": "CaptureError: something"}, True),
             ({"tinygrad_bn eager": "BackendError: something"}, True),
             ({"tinygrad_bn eager": "no time left of 10 s"}, False),

@@ -48,6 +48,19 @@ class TestTraining:
         kept = optimizer.state_dict()["state"].values()
         assert_there(x for entry in kept for x in entry.values() if isinstance(x, tg.Tensor))
 
+    def test_compiled(self) -> None:
+        """As a CUDA graph of that GPU, with eager's bits."""
+        found = []
+        for compiled in (False, True):
+            model = network(SECOND)
+            optimizer = optim.Adam(model.parameters())
+            run = tg.compile(step) if compiled else step
+            x, y = batch(SECOND)
+            losses = [run(model, optimizer, x, y) for _ in range(4)]
+            assert_there(losses)
+            found.append(([x.item() for x in losses], [p.tolist() for p in model.parameters()]))
+        assert found[0] == found[1]
+
     def test_lbfgs(self) -> None:
         model = nn.Linear(12, 4, device=SECOND)
         optimizer = optim.LBFGS(model.parameters(), max_iter=5, line_search_fn="strong_wolfe")

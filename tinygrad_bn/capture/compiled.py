@@ -186,6 +186,10 @@ def compile(function: F | None = None, *, verify: bool = False) -> F:
     any other number that the step reads from variables and attributes is traced again. Learning
     rates and the other options of optimizers, and schedules, are read at every call.
 
+    On a GPU a program is CUDA graphs: one, unless Python has something to do in between, as to
+    check indices. All tensors of the step are there, and a call waits for nothing that the step
+    itself does not wait for.
+
     Parameters
     ----------
     function : the step. It may be a `Module`, and ``@compile`` may stand above a definition.
@@ -197,12 +201,14 @@ def compile(function: F | None = None, *, verify: bool = False) -> F:
     CaptureError
         From the first call, for what a program could not do again: values that Python reads
         (``item()``, ``bool()``, ``numpy()``), Python variables that the step changes, tensors that
-        it keeps. The message names the line. Tensors are then as before the call.
+        it keeps; tensors on several devices, and on a GPU operations that no CUDA graph can hold.
+        The message names the line. Tensors are then as before the call.
 
     Notes
     -----
     A returned tensor has no history: a step runs ``backward`` itself. A tensor that requires a
-    gradient is known by its identity, other arguments by their kind. Tensors on a GPU are refused.
+    gradient is known by its identity, other arguments by their kind. On a GPU they are copied to
+    where the graphs read them, so they may not share memory with tensors that the step writes to.
     """
     if function is None:
         return cast(F, lambda given: compile(given, verify=verify))

@@ -75,7 +75,8 @@ class Graphed:
     ) -> None:
         """Run everything once, put state back, and capture it."""
         order = in_turn(instructions)
-        before = [(x, self.backend.copy(x)) for x in map(owner, states)]
+        memory = {id(x): x for x in map(owner, states)}.values()
+        before = [(x, self.backend.copy(x)) for x in memory]
         try:
             with self._graphs.working():
                 self._settle(instructions, arrays)
