@@ -24,6 +24,8 @@ FAMILIES = {
     "whole_batch_norm": "batch_norm",
     "whole_batch_norm_grad": "batch_norm",
     "moving_average": "batch_norm",
+    "moving_moments": "running_state",
+    "one_more": "running_state",
     "whole_residual_norm": "residual_norm",
     "whole_residual_norm_grad": "residual_norm",
     "sgd_update": "optimizers",

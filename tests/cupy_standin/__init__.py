@@ -8,7 +8,7 @@ as strict, and where CuPy would do something silently wrong, or slow, the stand-
 - what NumPy returns as a scalar is an array without axes;
 - dtypes of results are those of CuPy's kernels;
 - an array belongs to a device, and can be used while that is the current one;
-- every transfer and every wait is counted (`count_traffic`);
+- every transfer and every wait is counted (`count_traffic`), and every launch (`count_launches`);
 - indices that CuPy would wrap around, unnoticed, raise `SilentOnGPU`;
 - memory that is only allocated holds NaN;
 - copies from page-locked memory on other streams wait until somebody waits for them (`ordering`);
@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from .array import SilentOnGPU
 from .emulator import KernelFault, thread_order
-from .gpus import Traffic, count_traffic, other_machine
+from .gpus import Traffic, count_launches, count_traffic, other_machine
 from .modules import install, is_installed
 
 __all__ = [
     "KernelFault",
     "SilentOnGPU",
     "Traffic",
+    "count_launches",
     "count_traffic",
     "install",
     "is_installed",

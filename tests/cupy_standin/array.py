@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import exchange
-from .gpus import Device, current_device
+from .gpus import Device, current_device, launched
 from .memory import PinnedMemoryPointer, memory_of, require
 from .ordering import SilentOnGPU, late_copy, now
 from .pools import MemoryPointer, placed
@@ -254,14 +254,16 @@ def view_of(array: ndarray, result: Any) -> Any:
     return view
 
 
-def computed(compute: Callable[[], Any], operands: tuple[Any, ...]) -> Any:
+def computed(compute: Callable[[], Any], operands: tuple[Any, ...], work: bool = True) -> Any:
     """The results of a computation as arrays of CuPy, the first operand's memory where it is that;
-    a graph computes them at every launch.
+    a graph computes them at every launch. ``work`` says whether new memory is written to.
     """
     with np.errstate(all="ignore"):
         result = compute()
     first = operands[0] if operands else None
     found = view_of(first, result) if isinstance(first, ndarray) else wrap(result)
+    if work and getattr(found, "base", found) is None:
+        launched()
     if (capture := capture_here()) is not None:
         capture.made(compute, found, operands)
     return found
@@ -272,6 +274,7 @@ def overwritten(
 ) -> None:
     """Let ``write`` change an array's memory by a value; a graph does at every launch."""
     host, given = host_of(target), host_of(value)
+    launched()
 
     def run() -> None:
         with np.errstate(all="ignore"):

@@ -75,6 +75,15 @@ class Traffic:
     """Waits for a stream or a device, without data."""
 
 
+@dataclass
+class Launches:
+    """How often the device was given a kernel to execute, or memory to copy or to fill."""
+
+    count: int = 0
+
+
+at_launch: list[Callable[[], None]] = []
+"""What hears of every launch."""
 before_synchronization: list[Callable[[int], None]] = []
 """What may refuse a wait for a device."""
 at_synchronization: list[Callable[[int], None]] = []
@@ -91,6 +100,27 @@ def count_traffic() -> Generator[Traffic]:
     yield inside
     for name in vars(inside):
         setattr(inside, name, getattr(traffic, name) - getattr(before, name))
+
+
+def launched() -> None:
+    """The device is given something to do."""
+    for hear in at_launch:
+        hear()
+
+
+@contextmanager
+def count_launches() -> Generator[Launches]:
+    """The launches of all threads inside, but for cuBLASLt's, which has a count of its own."""
+    found = Launches()
+
+    def hear() -> None:
+        found.count += 1
+
+    at_launch.append(hear)
+    try:
+        yield found
+    finally:
+        at_launch.remove(hear)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from . import emulator
 from .array import host_of
 from .emulator.building import CompileError
 from .emulator.launching import STATIC_SHARED_MEMORY
-from .gpus import current_device, machine
+from .gpus import current_device, launched, machine
 from .streams import capture_here
 
 MOST_SHARED_MEMORY = 227 << 10
@@ -93,6 +93,7 @@ class RawKernel:
         stream: Any = None,
     ) -> None:
         machine.require()
+        launched()
         arrays = [host_of(value) for value in args]
         launch = partial(
             self._library.launch,

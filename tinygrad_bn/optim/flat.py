@@ -12,6 +12,7 @@ import numpy as np
 from tinygrad_bn import config
 from tinygrad_bn.backend import Array, Backend, KernelPoint
 from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops.counting import one_more
 from tinygrad_bn.optim.call import Call
 from tinygrad_bn.optim.optimizer import Group, stamp
 from tinygrad_bn.tensors import Tensor
@@ -274,7 +275,7 @@ class Run:
     def count(self, name: str = "step") -> Array:
         """One more: the counter after counting this update."""
         counter = self.counter(name)
-        self.backend.store(counter, counter + 1)
+        self.backend.store(counter, *one_more(self.backend, counter))
         return counter
 
     def slot(self, name: str, fill: float = 0.0) -> Array:

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from tinygrad_bn import creation
+from tinygrad_bn.autograd.variable import stamp
 from tinygrad_bn.backend import current
 from tinygrad_bn.config import recomputing
 from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, StateError
 from tinygrad_bn.nn.module import Module, convert
 from tinygrad_bn.ops.batch_normalization import Moments, move_towards
+from tinygrad_bn.ops.counting import one_more
 from tinygrad_bn.ops.norm_arguments import require_correction
 from tinygrad_bn.tensors import Buffer, Parameter, Tensor
 
@@ -177,8 +179,10 @@ class RunningNormalization(Normalization):
             if self.momentum is None:
                 raise StateError("expected num_batches_tracked for momentum=None, got None")
             return self.momentum
+        count.require_outside()
+        stamp((count,))
         with current(count.backend):
-            count.overwrite(count.array + 1)
+            count.backend.store(count.array, *one_more(count.backend, count.array))
         if self.momentum is not None:
             return self.momentum
         return count.detach().double().reciprocal()
