@@ -152,6 +152,8 @@ class TestEveryShapeOffsetAndScale:
         )
         got, want = ours(inputs, route).y.astype(np.float64), exact(inputs).y
         smallest = 2.0**-24 if dtype == "float16" else 0.0
+        # what γ x̂ + β of float32 is off by, where the two nearly cancel
+        smallest += 8 * 2.0**-24 * np.abs(want).max()
         assert np.all(np.abs(got - want) <= 1.01 * UNIT[dtype] * np.abs(want) + smallest)
 
 
