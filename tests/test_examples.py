@@ -9,7 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tests import cupy_standin
+from tests.cupy_standin.emulator import Missing
+from tests.cupy_standin.emulator.building import compiler
+from tests.cupy_standin.raw_module import give_up
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -27,6 +33,34 @@ def run(name: str, *arguments: str, check: bool = True) -> subprocess.CompletedP
         text=True,
         timeout=120,
     )
+
+
+ON_A_GPU = """
+import runpy, sys
+from tests import cupy_standin
+cupy_standin.install()
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program where there is a GPU, or its stand-in."""
+
+
+def run_on_gpu(name: str, *arguments: str) -> str:
+    """What an example prints that needs a GPU."""
+    if cupy_standin.is_installed():
+        try:
+            compiler()
+        except Missing as error:
+            give_up(str(error))
+    (path,) = (p for p in EXAMPLES if p.name.startswith(name))
+    return subprocess.run(
+        [sys.executable, "-c", ON_A_GPU, str(path), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
@@ -70,8 +104,14 @@ def test_synchronised_ranks_learn_what_one_does_with_the_whole_batch():
 
 def test_gpu_example_runs_on_the_cpu_and_refuses_without_a_gpu(tmp_path):
     assert "5 steps on cpu" in run("05", "--device", "cpu", "--steps", "5").stdout
+    refuses_without_a_gpu("05")
+
+
+def refuses_without_a_gpu(name: str) -> None:
+    """And says what to do."""
+    (path,) = (p for p in EXAMPLES if p.name.startswith(name))
     refused = subprocess.run(
-        [sys.executable, str(EXAMPLES[4])],
+        [sys.executable, str(path)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         check=False,
         capture_output=True,
@@ -79,7 +119,28 @@ def test_gpu_example_runs_on_the_cpu_and_refuses_without_a_gpu(tmp_path):
         timeout=120,
     )
     assert refused.returncode == 1
-    assert "no CUDA GPU here" in refused.stderr
+    assert "no CUDA GPU here (see `tinygrad-bn info`)" in refused.stderr
+
+
+@pytest.mark.cuda
+def test_the_same_seed_gives_the_same_start_on_both_devices_and_losses_stay_together():
+    out = run_on_gpu("12", "--steps", "60")
+    assert out.count("the same bits: True") == 3
+    losses = np.array(re.findall(r"^ *\d+ +([\d.]+) +([\d.]+) +\S+$", out, re.MULTILINE), float)
+    assert len(losses) == 5
+    assert losses[-1, 0] < 0.6 * losses[0, 0]  # it does learn
+    np.testing.assert_allclose(losses[:, 0], losses[:, 1], atol=1e-3)
+    refuses_without_a_gpu("12")
+
+
+@pytest.mark.cuda
+def test_a_network_learns_from_a_simulation_on_the_gpu():
+    out = run_on_gpu("13", "--steps", "100", "--swarm", "256")
+    moved, off = map(
+        float, re.findall(r"move by ([\d.]+), and the network is off by ([\d.]+)", out)[0]
+    )
+    assert off < moved / 2
+    refuses_without_a_gpu("13")
 
 
 def test_convolutions_learn_with_batch_norm_which_folds_into_them():
