@@ -58,9 +58,17 @@ def identity(stream: Any) -> tuple[int, int]:
 PER_THREAD_STREAM = 2
 
 
-@cache
+_starting = threading.Lock()
+
+
 def place_on(device: int) -> Place:
     """The place on a GPU, which must be the current one."""
+    with _starting:  # a cache alone would let threads that come at once make one each
+        return _place(device)
+
+
+@cache
+def _place(device: int) -> Place:
     return Place()
 
 
@@ -94,7 +102,7 @@ class Graphs:
             place.turn_to(place.stream)
             place.stream.wait_event(moment(here))
             try:
-                with place.stream, cupy.cuda.using_allocator(self._allocate):
+                with place.stream, cupy.cuda.using_allocator(self._allocate), at_work():
                     yield
             finally:
                 place.turn_from(place.stream)
@@ -207,6 +215,24 @@ class Graphs:
     def launch(graph: Any) -> None:
         """Do what was captured, in the order of the current stream."""
         graph.launch()
+
+
+_local = threading.local()
+
+
+@contextmanager
+def at_work() -> Generator[None]:
+    """Let this thread know that graphs are made."""
+    _local.working = True
+    try:
+        yield
+    finally:
+        _local.working = False
+
+
+def working_here() -> bool:
+    """Whether what this thread does goes to a graph, or is to go there the next time."""
+    return getattr(_local, "working", False)
 
 
 def refuse_captured(stream: Any) -> None:

@@ -117,6 +117,24 @@ def add_along_axis(shape: tuple[int, ...], indices: Array, values: Array, axis: 
     return accumulate(shape, tuple(index), values)
 
 
+def joining(join: Callable[..., Array]) -> Callable[..., Array]:
+    """Several arrays as one; where graphs are made, by few at a time: for more CuPy sends the
+    addresses from the host's memory, which a graph would read at every launch.
+    """
+
+    def run(arrays: Sequence[Array], axis: int = 0) -> Array:
+        if len(arrays) <= MOST_JOINED or not cuda_graphs.working_here():
+            return join(arrays, axis)
+        starts = range(0, len(arrays), MOST_JOINED)
+        parts = [join(arrays[i : i + MOST_JOINED], axis) for i in starts]
+        return joining(cupy.concatenate)(parts, axis)
+
+    return run
+
+
+MOST_JOINED = 8
+
+
 def vocabulary() -> SimpleNamespace:
     """The words, as CuPy says them; products are cuBLASLt's."""
     from .cublaslt.contraction import einsum  # which need CuPy
@@ -125,6 +143,8 @@ def vocabulary() -> SimpleNamespace:
     own: dict[str, Callable[..., Any]] = {
         "matmul": matmul,
         "einsum": einsum,
+        "concatenate": joining(cupy.concatenate),
+        "stack": joining(cupy.stack),
         "remainder": in_float32(remainder, ("bfloat16",)),
         "reshape": reshape,
         "erf": special("erf"),

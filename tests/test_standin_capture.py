@@ -170,6 +170,7 @@ class TestForbidden:
             lambda x: cupy.asarray(np.ones(3)),
             lambda x: x.set(np.ones(3)),
             lambda x: x[[0, 1]],
+            lambda x: cupy.concatenate([x] * 9),
         ],
     )
     def test_the_hosts_memory_would_be_read_later(self, side: Any, send: Any) -> None:

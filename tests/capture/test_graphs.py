@@ -313,6 +313,18 @@ class TestParts:
             [6.0] * 3,
         ]
 
+    def test_many_arrays_become_one(self) -> None:
+        """CuPy would send their addresses, from memory that is the host's again afterwards."""
+
+        def step(x: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+            rows = [x[i] * i for i in range(20)]
+            return tg.stack(rows, 1), tg.cat(rows)
+
+        compiled = tg.compile(step)
+        for scale in (1.0, 2.0):
+            x = tg.arange(40).float().reshape(20, 2) * scale
+            assert [y.tolist() for y in compiled(x)] == [y.tolist() for y in step(x)]
+
     def test_constants_that_a_step_overwrites_begin_anew(self) -> None:
         def step(x: tg.Tensor) -> tg.Tensor:
             total = tg.zeros(2)

@@ -21,12 +21,12 @@ from .array import (
     wrap,
 )
 from .record import signature
-from .streams import capture_here, wait_of_the_host
+from .streams import capture_here, sending_of_the_host, wait_of_the_host
 from .ufuncs import UFUNCS
 
 AS_NUMPY = (
-    "all", "any", "arange", "astype", "concatenate", "eye", "flip", "full", "full_like", "ones",
-    "ones_like", "pad", "repeat", "result_type", "roll", "stack", "tile", "zeros", "zeros_like",
+    "all", "any", "arange", "astype", "eye", "flip", "full", "full_like", "ones",
+    "ones_like", "pad", "repeat", "result_type", "roll", "tile", "zeros", "zeros_like",
 )  # fmt: skip
 """What NumPy does just as CuPy would."""
 
@@ -36,6 +36,8 @@ VIEWS = ("broadcast_to", "expand_dims", "moveaxis", "squeeze", "swapaxes", "tran
 UNTOUCHED = ("empty", "empty_like")
 """What takes memory, and gives the device nothing to do."""
 
+FEW = 8
+"""As many arrays CuPy joins by as many copies."""
 REDUCTIONS = ("sum", "prod", "mean", "cumsum", "max", "min", "argmax", "argmin")
 
 
@@ -108,6 +110,20 @@ def poisoned(name: str) -> Callable[..., Any]:
         return result
 
     return checked(name, run)
+
+
+def joining(name: str) -> Callable[..., Any]:
+    """Several arrays as one; where they are many of one dtype, CuPy sends their addresses first."""
+    inner = checked(name)
+
+    @wraps(inner)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        arrays = args[0] if args and isinstance(args[0], (tuple, list)) else ()
+        if len(arrays) > FEW and len({getattr(x, "dtype", None) for x in arrays}) == 1:
+            sending_of_the_host()
+        return inner(*args, **kwargs)
+
+    return run
 
 
 def triangle(name: str) -> Callable[..., Any]:
@@ -290,6 +306,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: checked(name) for name in AS_NUMPY},
     **{name: view(name) for name in VIEWS},
     **{name: reduction(name) for name in REDUCTIONS},
+    **{name: joining(name) for name in ("concatenate", "stack")},
     **{name: ordering(name) for name in ("sort", "argsort")},
     **{name: triangle(name) for name in ("tril", "triu")},
     **{name: poisoned(name) for name in ("empty", "empty_like")},

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tinygrad_bn.capture.program import Program
 
 Stretch: TypeAlias = list[Instruction]
+Execute: TypeAlias = Callable[[Instruction], None]
 Wanted: TypeAlias = dict[int, tuple[Instruction, Array]]
 """By its number among what an instruction returns, the store of a result, and where it goes."""
 
@@ -159,21 +160,29 @@ class Graphed:
                 first = False
 
     def _all(self, stretch: Stretch, first: bool) -> None:
+        """What a graph holds."""
         if first:
             self._begin()
-        self._run(stretch)
+        self._run(stretch, self._captured)
 
-    def _run(self, stretch: Stretch) -> None:
+    def _captured(self, instruction: Instruction) -> None:
+        """Execute an instruction on a stream that captures, which may refuse it."""
+        try:
+            self._execute(instruction)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise CaptureError(
+                f"expected a step that CUDA graphs can hold, got {instruction.name}, which they "
+                f"cannot: {error}; {instruction.line}"
+            ) from error
+
+    def _run(self, stretch: Stretch, execute: Execute | None = None) -> None:
         """Execute instructions, and drop each result after its last use."""
+        execute = execute or self._execute
         for instruction in stretch:
-            try:
-                if instruction not in self.landed:
-                    self._execute(instruction)
-            except Exception as error:
-                raise CaptureError(
-                    f"expected a step that CUDA graphs can hold, got {instruction.name}, which "
-                    f"they cannot: {error}; {instruction.line}"
-                ) from error
+            if instruction not in self.landed:
+                execute(instruction)
             for value in self._ending.get(instruction, ()):
                 self._arrays.pop(value, None)
 

@@ -51,10 +51,10 @@ class Memory:
         self._bindings: list[tuple[list[Any], int, Value]] = []
         """Operands of Python's calls that are inputs, or views of them: in which, and where."""
         self._calls: list[Call] = []
-        self._assemble(program.instructions)
+        self._assemble(program.instructions, memory)
         self._bound: tuple[Array, ...] = ()
 
-    def _assemble(self, instructions: Sequence[Instruction]) -> None:
+    def _assemble(self, instructions: Sequence[Instruction], own: Array) -> None:
         """Views once; then all calls, neighbours in machine code as one."""
         threaded = self.backend.threaded_code
         stretch: list[Any] = []
@@ -63,8 +63,9 @@ class Memory:
 
         def close() -> None:
             if stretch:
-                code = threaded.Code(stretch, stand_ins)
-                self._calls.append((partial(self._run, code, [*sources]), []))
+                calls, firsts = zip(*threaded.chained(stretch, stand_ins, own), strict=True)
+                code = threaded.Code(calls, stand_ins)
+                self._calls.append((partial(self._run, code, [sources[i] for i in firsts]), []))
                 stretch.clear()
                 sources.clear()
 
