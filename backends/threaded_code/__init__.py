@@ -8,6 +8,7 @@ the ACM 16(6).
 """
 
 from .assembly import Code, NativeCall
+from .chains import chained
 from .lowering import machine_code
 
-__all__ = ["Code", "NativeCall", "machine_code"]
+__all__ = ["Code", "NativeCall", "chained", "machine_code"]

@@ -109,16 +109,17 @@ def total(
 
 def widened_total(x: Array, axis: Any, out: Array) -> Sequence[NativeCall] | None:
     """The same of float32 in float64, over all of x: NumPy converts and adds a buffer at a time."""
-    if axis is not None or x.dtype.char != "f" or out.dtype.char != "d":
+    axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
+    if out.size != 1 or len(axes) != x.ndim or x.dtype.char != "f" or out.dtype.char != "d":
         return None
     if not x.flags.c_contiguous:
         return None
-    wide = np.empty(x.size, out.dtype)
-    buffers = [wide[i : i + np.getbufsize()] for i in range(0, x.size, np.getbufsize())]
-    places = [np.broadcast_to(out.reshape(1), part.shape) for part in buffers]
-    calls = [
-        copy(out, np.zeros((), out.dtype)),
-        compiled_call(converted, (x.reshape(-1), wide)),
-        *(loop_call(np.add, (p, part), p) for p, part in zip(places, buffers, strict=True)),
-    ]
+    values, size = x.reshape(-1), np.getbufsize()
+    buffer = np.empty(min(x.size, size), out.dtype)
+    calls = [copy(out, np.zeros((), out.dtype))]
+    for start in range(0, x.size, size):
+        part = buffer[: x.size - start]
+        place = np.broadcast_to(out.reshape(1), part.shape)
+        calls.append(compiled_call(converted, (values[start : start + size], part)))
+        calls.append(loop_call(np.add, (place, part), place))
     return None if None in calls else cast("Sequence[NativeCall]", calls)
