@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.cupy_standin import SilentOnGPU, count_traffic, is_installed
 from tests.cupy_standin.gpus import CUDARuntimeError
+from tests.cupy_standin.record import API, signature
 from tests.cupy_standin.streams import captures
 from tests.two_backends import GPU
 
@@ -308,3 +310,20 @@ class TestMemory:
             assert cupy.cuda.alloc(10).ptr
             assert cupy.cuda.get_allocator()(10).ptr
         assert pool.total_bytes() == 512
+
+
+class TestWhatCupyHas:
+    def test_streams_graphs_and_memory_take_the_recorded_arguments(self) -> None:
+        for name in API["cuda_signatures"]:
+            kind, _, method = name.rpartition(".")
+            owner = getattr(cupy.cuda, kind) if kind else cupy.cuda
+            found = inspect.signature(getattr(owner, method)).parameters
+            assert list(found) == list(signature(name, "cuda_signatures").parameters), name
+
+    def test_addresses_of_many_arrays_are_sent(self) -> None:
+        x = cupy.ones((2, 3))
+        for count, sent in ((8, 0), (9, 1)):
+            for join in (cupy.concatenate, cupy.stack):
+                with count_traffic() as seen:
+                    join([x] * count, 1)
+                assert seen.h2d == sent

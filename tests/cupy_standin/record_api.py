@@ -18,6 +18,14 @@ HIDDEN_UFUNCS = {
     "round": ("cupy._core.core", "_round_ufunc"),
 }
 """Elementwise kernels behind plain functions."""
+CLASSES = {
+    "Stream": "begin_capture end_capture is_capturing wait_event record synchronize",
+    "Event": "record synchronize",
+    "Graph": "launch upload",
+    "MemoryPool": "malloc free_all_blocks total_bytes used_bytes",
+    "MemoryPointer": "copy_from_device_async",
+}
+"""Methods of classes of ``cupy.cuda``."""
 
 
 def signature(function: Any) -> str:
@@ -29,7 +37,7 @@ def signature(function: Any) -> str:
         inside = re.search(r"\((.*?)\)(?: ->|$)", line)
         # Cython writes types into it, `int device`; those of its own types it keeps to itself.
         text = re.sub(
-            r"\b(?:int|bint|bool|size_t|Py_ssize_t|str|tuple) (?=\w)",
+            r"\b(?:int|bint|bool|size_t|Py_ssize_t|str|tuple|MemoryPointer) (?=\w)",
             "",
             inside[1] if inside else "",
         )
@@ -65,6 +73,12 @@ def record() -> dict[str, Any]:
     plain = {n: f for n, f in functions.items() if inspect.isroutine(f)}
     raw = {"RawModule": cupy.RawModule, "RawKernel": cupy.RawKernel}
     raw |= {f"RawModule.{n}": getattr(cupy.RawModule, n) for n in ("compile", "get_function")}
+    cuda = {
+        f"{kind}.{name}": getattr(getattr(cupy.cuda, kind), name)
+        for kind, names in CLASSES.items()
+        for name in names.split()
+    }
+    cuda["using_allocator"] = cupy.cuda.using_allocator
     called = {n: f for n, f in methods.items() if callable(f)}
     drive = {n: f for n, f in runtime.items() if callable(f) and n.startswith(("get", "set"))}
     return {
@@ -76,6 +90,7 @@ def record() -> dict[str, Any]:
         "signatures": {n: signature(f) for n, f in plain.items()},
         "cupyx_signatures": {"scatter_add": signature(cupyx.scatter_add)},
         "raw": {n: signature(f) for n, f in raw.items()},
+        "cuda_signatures": {n: signature(f) for n, f in cuda.items()},
         "methods": {n: signature(f) for n, f in called.items()},
         "runtime": {n: signature(f) for n, f in sorted(drive.items())},
         "ufuncs": {n: " ".join(types) for n, types in sorted(ufunc_types().items())},
