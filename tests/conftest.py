@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests import cupy_standin
+from tests import cupy_standin, without_hypothesis
 
 cupy_standin.install()
+without_hypothesis.install()
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks

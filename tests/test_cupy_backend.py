@@ -16,7 +16,16 @@ import pytest
 import tinygrad_bn as tg
 from tests import cupy_standin
 from tests.cupy_standin.record import API, names, signature
-from tests.two_backends import CPU, FLOATS, GPU, INTEGERS, NATIVE, dtype_named, only_stand_in
+from tests.two_backends import (
+    CPU,
+    FLOATS,
+    GPU,
+    INTEGERS,
+    NATIVE,
+    dtype_named,
+    only_stand_in,
+    two_gpus,
+)
 from tinygrad_bn import nn
 from tinygrad_bn.backend import VOCABULARY, get_backend
 from tinygrad_bn.errors import BackendError, DtypeError
@@ -314,6 +323,7 @@ class TestTraining:
         assert all(seen == cupy_standin.Traffic() for seen in later)
 
 
+@two_gpus
 def test_a_model_trains_on_the_second_device() -> None:
     import tinygrad_bn as tg
     from tinygrad_bn import nn

@@ -8,9 +8,9 @@ import threading
 
 import numpy as np
 import pytest
-from scipy import stats
 
 import tinygrad_bn as tg
+from tests.optional import stats
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from tinygrad_bn.philox import generator_on, philox_words, scaled

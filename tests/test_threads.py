@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
 
 import tinygrad_bn as tg
 from tinygrad_bn.errors import ArgumentError
+
+threadpool_info = pytest.importorskip("threadpoolctl").threadpool_info
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ NATIVE: Any = GPU.array_type
 
 only_stand_in = pytest.mark.skipif(
     not cupy_standin.is_installed(), reason="imagines other machines, which a real GPU cannot"
+)
+two_gpus = pytest.mark.skipif(
+    import_module("tinygrad_bn.backends.cupy_backend").device_count() < 2, reason="there is one GPU"
 )
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 INTEGERS = ("int64", "int32", "int8", "uint8")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import plots
 import pytest
+
+pytest.importorskip("matplotlib")
+import plots
 import rows
 import tables
 

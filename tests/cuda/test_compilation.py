@@ -15,7 +15,7 @@ from tinygrad_bn.backends.cuda_kernels import FAMILIES, Kernels, compilation
 from tests import cupy_standin
 from tests.cupy_standin.streams import capturing
 from tests.two_backends import GPU, only_stand_in
-from tinygrad_bn import ops, optim
+from tinygrad_bn import amp, ops, optim
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
 from tinygrad_bn.errors import BackendError
 
@@ -167,7 +167,7 @@ def test_vectors_where_all_is_aligned() -> None:
 
 class TestFamilies:
     def test_every_kernel_is_one_of_a_kernel_point(self) -> None:
-        for package in (ops, optim):  # which declare them
+        for package in (amp, ops, optim):  # which declare them
             for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
                 importlib.import_module(module.name)
         kernels = Kernels()

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_bn import config
+from tinygrad_bn.amp.scale_rules import next_scale, unscaled
 from tinygrad_bn.amp.undoing import revoked_where
+from tinygrad_bn.autograd.variable import stamp
 from tinygrad_bn.backend import Array, Backend, backend_for, current
 from tinygrad_bn.creation import tensor
 from tinygrad_bn.dtypes import float16, float32, int32
@@ -178,14 +180,13 @@ class GradScaler:
 
     def _unscale(self, backend: Backend, grad: Array, found: dict[str, Array]) -> None:
         """Divide an array of gradients, and note whether it holds what is not finite."""
-        xp = backend.xp
         with current(backend):
-            scale = self._scale.to(backend.device).array
-            bad = xp.logical_not(xp.all(xp.isfinite(grad)))
             known = found.get(backend.device)
-            found[backend.device] = bad if known is None else xp.logical_or(known, bad)
-            inverse = 1 / xp.astype(scale, np.dtype(np.float64))  # rounded once, also for bfloat16
-            backend.store(grad, grad * xp.astype(inverse, grad.dtype))
+            if known is None:
+                known = backend.xp.zeros((), dtype=np.dtype(np.bool_))
+            scale = self._scale.to(backend.device).array
+            divided, found[backend.device] = unscaled(backend, grad, known, scale)
+            backend.store(grad, divided)
 
     def _follow(self) -> None:
         """The next scale, and for how many steps it has been the same."""
@@ -197,12 +198,13 @@ class GradScaler:
             found = founds[0]
             for other in founds[1:]:
                 found = xp.logical_or(found, other)
-            due = tracker + 1 == self._growth_interval
-            grown = scale * self._growth_factor
-            kept = xp.where(xp.logical_and(due, xp.isfinite(grown)), grown, scale)
-            restarts = xp.logical_or(found, due)
-            self._scale.overwrite(xp.where(found, scale * self._backoff_factor, kept))
-            self._growth_tracker.overwrite(xp.where(restarts, 0, tracker + 1))
+            numbers = self._growth_factor, self._backoff_factor, self._growth_interval
+            for tensor in (self._scale, self._growth_tracker):
+                tensor.require_outside()
+            stamp((self._scale, self._growth_tracker))
+            following = next_scale(backend, scale, tracker, found, *numbers)
+            for array, value in zip((scale, tracker), following, strict=True):
+                backend.store(array, value)
 
     # Its state
 

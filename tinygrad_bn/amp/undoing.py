@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from tinygrad_bn.amp.scale_rules import taken_back
 from tinygrad_bn.backend import Array, KernelPoint, current
 from tinygrad_bn.config import as_state
 from tinygrad_bn.optim.flat import Run
@@ -54,7 +55,7 @@ class Revocable:
         """Let all be as it was, where ``found``, without axes, is true."""
         backend = self._run.backend
         for array, before in self._before.values():
-            backend.store(array, backend.xp.where(found, before, array))
+            backend.store(array, *taken_back(backend, array, before, found))
 
 
 @contextmanager
