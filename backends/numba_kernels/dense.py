@@ -21,6 +21,7 @@ import numpy as np
 from tinygrad_bn.backend import Array
 
 from .borrowing import copied
+from .calling import Call
 from .compilation import compiled, inlined
 from .tiles import correlations, products
 from .unfolding import FLOATS, Size
@@ -299,29 +300,28 @@ def over_plane(x: Array) -> Array:
     return x if x.ndim == 4 else x.reshape(*x.shape[:2], 1, x.shape[2])
 
 
-def convolved(x: Array, weight: Array, bias: Array | None, wiring: Any) -> Array:
+def convolved(
+    outs: tuple[Array, ...], x: Array, weight: Array, bias: Array | None, wiring: Any
+) -> Call:
     outputs, channels = weight.shape[:2]
-    y = np.empty((x.shape[0], outputs, *wiring.count), x.dtype)
     how = reading(wiring, channels, outputs, x.itemsize)
-    convolve(over_plane(x), weight.reshape(outputs, -1), bias, over_plane(y), *how)
-    return y
+    y = over_plane(outs[0])
+    return convolve, (over_plane(x), weight.reshape(outputs, -1), bias, y, *how)
 
 
-def spread(y: Array, weight: Array, bias: Array | None, wiring: Any) -> Array:
+def spread(
+    outs: tuple[Array, ...], y: Array, weight: Array, bias: Array | None, wiring: Any
+) -> Call:
     outputs, channels = weight.shape[:2]
-    x = np.empty((y.shape[0], channels, *wiring.size), y.dtype)
     how, points = writing(wiring, channels, outputs, y.itemsize), wiring.windows.points
     w = weight.reshape(outputs, channels, points)
-    transpose(over_plane(y), w, bias, over_plane(x), *how)
-    return x
+    return transpose, (over_plane(y), w, bias, over_plane(outs[0]), *how)
 
 
-def correlated(x: Array, y: Array, wiring: Any) -> Array:
+def correlated(outs: tuple[Array, ...], x: Array, y: Array, wiring: Any) -> Call:
     channels, outputs = x.shape[1], y.shape[1]
-    weight = np.empty((outputs, channels, *wiring.windows.kernel), x.dtype)
     how = summing(wiring, channels, outputs, x.itemsize)
-    correlate(over_plane(x), over_plane(y), weight.reshape(outputs, -1), *how)
-    return weight
+    return correlate, (over_plane(x), over_plane(y), outs[0].reshape(outputs, -1), *how)
 
 
 FEW = 64 * 64

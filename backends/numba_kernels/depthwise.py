@@ -11,6 +11,8 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
+from .borrowing import copied
+from .calling import Call
 from .compilation import compiled, inlined, plus
 from .unfolding import FLOATS, Size, geometry, over_three
 
@@ -97,7 +99,7 @@ def convolve(
     for i in range(n):
         for o in range(outputs):
             for p in range(planes):
-                sums[:] = bias[o]
+                sums[:] = x.dtype.type(0) if bias is None else bias[o]
                 for kd in range(weight.shape[1]):
                     z = kd * dilation[0] - before[0] + p * stride[0]
                     if not 0 <= z < x.shape[2]:
@@ -108,7 +110,7 @@ def convolve(
                             h, w = kh * dilation[1], kw * dilation[2]
                             factor = weight[o, kd, kh, kw]
                             read(whole, factor, h, w, stride[1], stride[2], places, sums)
-                y[i, o, p] = sums[:, :places]
+                put(sums[:, :places], 0, 0, y[i, o, p])
 
 
 @compiled
@@ -123,7 +125,7 @@ def transpose(
     for i in range(n):
         for c in range(channels):
             for z in range(depth):
-                sums[:] = bias[c]
+                sums[:] = x.dtype.type(0) if bias is None else bias[c]
                 for o in range(c * each, (c + 1) * each):
                     for kd in range(weight.shape[1]):
                         p, beside = divmod(z + before[0] - kd * dilation[0], stride[0])
@@ -136,16 +138,16 @@ def transpose(
                                 factor = weight[o, kd, kh, kw]
                                 write(values, factor, h, w, stride[1], stride[2], places, sums)
                 h, w = before[1], before[2]
-                x[i, c, z] = sums[h : h + height, w : w + width]
+                put(sums[h : h + height, w : w + width], 0, 0, x[i, c, z])
 
 
 @compiled
 def correlate(
     x: Any, y: Any, stride: Any, dilation: Any, before: Any, padded: Any, weight: Any
 ) -> None:
-    """weight (O, Kd, Kh, Kw) in float64, which is zeros, from x and y."""
+    """weight (O, Kd, Kh, Kw) from x and y; its sums are of float64."""
     n, outputs, planes, rows, places = y.shape
-    each = outputs // x.shape[1]
+    each, sums = outputs // x.shape[1], np.zeros(weight.shape)
     whole, values = np.zeros(padded, x.dtype), np.zeros((rows, padded[1]), x.dtype)
     for i in range(n):
         for o in range(outputs):
@@ -159,19 +161,15 @@ def correlate(
                     for kh in range(weight.shape[2]):
                         for kw in range(weight.shape[3]):
                             h, w = kh * dilation[1], kw * dilation[2]
-                            weight[o, kd, kh, kw] += product(
+                            sums[o, kd, kh, kw] += product(
                                 whole, h, w, stride[1], stride[2], places, values
                             )
+    copied(sums.reshape(-1), weight.reshape(-1))
 
 
 def over_volume(x: Array) -> Array:
     """x (N, C, *S) as (N, C, D, H, W)."""
     return x.reshape(*x.shape[:2], *over_three(x.shape[2:], 1))
-
-
-def constants(bias: Array | None, weight: Array, channels: int) -> Array:
-    """What sums start from."""
-    return np.zeros(channels, weight.dtype) if bias is None else np.ascontiguousarray(bias)
 
 
 def layout(wiring: Any) -> tuple[Size, Size, Size, Size]:
@@ -185,24 +183,23 @@ def over_kernel(weight: Array, windows: Any) -> Array:
     return weight.reshape(weight.shape[0], *over_three(windows.kernel, 1))
 
 
-def convolved(x: Array, weight: Array, bias: Array | None, wiring: Any) -> Array:
-    y = np.empty((x.shape[0], weight.shape[0], *wiring.count), x.dtype)
-    start, kernel = constants(bias, weight, y.shape[1]), over_kernel(weight, wiring.windows)
-    convolve(over_volume(x), kernel, start, *layout(wiring), over_volume(y))
-    return y
+def convolved(
+    outs: tuple[Array, ...], x: Array, weight: Array, bias: Array | None, wiring: Any
+) -> Call:
+    kernel, y = over_kernel(weight, wiring.windows), over_volume(outs[0])
+    return convolve, (over_volume(x), kernel, bias, *layout(wiring), y)
 
 
-def spread(y: Array, weight: Array, bias: Array | None, wiring: Any) -> Array:
-    x = np.empty((y.shape[0], wiring.groups, *wiring.size), y.dtype)
-    start, kernel = constants(bias, weight, x.shape[1]), over_kernel(weight, wiring.windows)
-    transpose(over_volume(y), kernel, start, *layout(wiring), over_volume(x))
-    return x
+def spread(
+    outs: tuple[Array, ...], y: Array, weight: Array, bias: Array | None, wiring: Any
+) -> Call:
+    kernel, x = over_kernel(weight, wiring.windows), over_volume(outs[0])
+    return transpose, (over_volume(y), kernel, bias, *layout(wiring), x)
 
 
-def correlated(x: Array, y: Array, wiring: Any) -> Array:
-    weight = np.zeros((y.shape[1], *over_three(wiring.windows.kernel, 1)))
-    correlate(over_volume(x), over_volume(y), *layout(wiring), weight)
-    return weight.astype(x.dtype).reshape(y.shape[1], 1, *wiring.windows.kernel)
+def correlated(outs: tuple[Array, ...], x: Array, y: Array, wiring: Any) -> Call:
+    weight = over_kernel(outs[0], wiring.windows)
+    return correlate, (over_volume(x), over_volume(y), *layout(wiring), weight)
 
 
 def is_plain(x: Array, wiring: Any) -> bool:

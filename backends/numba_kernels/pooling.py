@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import Array, Kernel
+from tinygrad_bn.backend import Array
 
+from .calling import Call, in_one_call
 from .compilation import compiled, inlined
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -72,8 +73,10 @@ def greatest(x: Any, planes: Any, rows: Any, columns: Any, y: Any, indices: Any)
 
 @compiled
 def place(values: Any, indices: Any, y: Any) -> None:
-    """Add values (M, P) to y (M, size), which is zeros."""
+    """y (M, size): the values (M, P) at their places, added up, and zeros."""
     for m in range(values.shape[0]):
+        for i in range(y.shape[1]):
+            y[m, i] = 0
         for p in range(values.shape[1]):
             y[m, indices[m, p]] += values[m, p]
 
@@ -95,30 +98,35 @@ def positions(spans: tuple[range, ...]) -> Array:
     return np.array(each, np.int64).T.copy()
 
 
-def mixed(x: Array, table: Any, axis: int) -> Array:
-    shape = (*x.shape[:axis], len(table.rows), *x.shape[axis + 1 :])
-    y = np.empty(shape, x.dtype)
-    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+def mixed(outs: tuple[Array, ...], x: Array, table: Any, axis: int) -> Call:
+    y = outs[0]
+    outer, inner = math.prod(y.shape[:axis]), math.prod(y.shape[axis + 1 :])
     whole = x.reshape(outer, table.size, inner)
-    mix(whole, *entries(table, x.dtype), y.reshape(outer, shape[axis], inner))
-    return y
+    return mix, (whole, *entries(table, x.dtype), y.reshape(outer, y.shape[axis], inner))
 
 
-def maxima(x: Array, spans: tuple[Any, ...]) -> tuple[Array, Array]:
-    planes, rows, columns = map(positions, ((range(1),),) * (3 - len(spans)) + spans)
-    shape = (x.shape[0], *map(len, spans))
-    y, indices = np.empty(shape, x.dtype), np.empty(shape, np.int64)
+def maxima(outs: tuple[Array, ...], x: Array, spans: tuple[Any, ...]) -> Call:
+    axes = tuple(map(positions, ((range(1),),) * (3 - len(spans)) + spans))
     volume = (x.shape[0], *(1,) * (3 - len(spans)), *x.shape[1:])
-    count = (x.shape[0], *(table.shape[1] for table in (planes, rows, columns)))
-    found = y.reshape(count), indices.reshape(count)
-    greatest(x.reshape(volume), planes, rows, columns, *found)
-    return y, indices
+    count = (x.shape[0], *(table.shape[1] for table in axes))
+    return greatest, (x.reshape(volume), *axes, *(out.reshape(count) for out in outs))
 
 
-def placed(values: Array, indices: Array, size: int) -> Array:
-    y = np.zeros((values.shape[0], size), values.dtype)
-    place(values, indices, y)
-    return y
+def placed(outs: tuple[Array, ...], values: Array, indices: Array, size: int) -> Call:
+    return place, (values, indices, *outs)
+
+
+def of_rows(x: Array, table: Any, axis: int) -> tuple[Array, ...]:
+    return (np.empty((*x.shape[:axis], len(table.rows), *x.shape[axis + 1 :]), x.dtype),)
+
+
+def of_windows(x: Array, spans: tuple[Any, ...]) -> tuple[Array, ...]:
+    shape = (x.shape[0], *map(len, spans))
+    return np.empty(shape, x.dtype), np.empty(shape, np.int64)
+
+
+def of_places(values: Array, indices: Array, size: int) -> tuple[Array, ...]:
+    return (np.empty((values.shape[0], size), values.dtype),)
 
 
 def accepts(x: Array, *rest: Any) -> bool:
@@ -131,7 +139,7 @@ def accepts_both(values: Array, indices: Array, size: int) -> bool:
 
 
 KERNELS = {
-    "mixed": Kernel(mixed, accepts),
-    "maxima": Kernel(maxima, accepts),
-    "placed": Kernel(placed, accepts_both),
+    "mixed": in_one_call(of_rows, mixed, accepts),
+    "maxima": in_one_call(of_windows, maxima, accepts),
+    "placed": in_one_call(of_places, placed, accepts_both),
 }

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_bn.backend import Array, Kernel
+from tinygrad_bn.backend import Array
 
+from .calling import Call, in_one_call
 from .compilation import compiled, inlined
 
 Size = tuple[int, ...]
@@ -129,11 +130,12 @@ def scattered(values: Any, h: Any, w: Any, down: Any, along: Any, plane: Any) ->
 
 @compiled
 def fold(columns: Any, kernel: Any, stride: Any, dilation: Any, before: Any, x: Any) -> None:
-    """x (N, C, D, H, W), which is zeros, from columns (C, Kd, Kh, Kw, N, Pd, Ph, Pw)."""
+    """x (N, C, D, H, W), what no window reads zero, from columns (C, Kd, Kh, Kw, N, Pd, Ph, Pw)."""
     n, channels, depth = x.shape[:3]
     planes = columns.shape[5]
     for c in range(channels):
         for i in range(n):
+            x[i, c] = 0
             for kd in range(kernel[0]):
                 for kh in range(kernel[1]):
                     h = kh * dilation[1] - before[1]
@@ -162,23 +164,29 @@ def geometry(windows: Any) -> tuple[Size, Size, Size, Size]:
     )
 
 
-def unfolded(x: Array, windows: Any) -> Array:
+def unfolded(outs: tuple[Array, ...], x: Array, windows: Any) -> Call:
     n, channels, *size = x.shape
-    count = windows.count(size)
-    shape = geometry(windows)
-    columns = np.empty((channels, *shape[0], n, *over_three(count, 1)), x.dtype)
-    unfold(x.reshape(n, channels, *over_three(tuple(size), 1)), *shape, columns)
-    return columns.reshape(channels * windows.points, n * math.prod(count))
+    shape, count = geometry(windows), over_three(windows.count(size), 1)
+    columns = outs[0].reshape(channels, *shape[0], n, *count)
+    return unfold, (x.reshape(n, channels, *over_three(tuple(size), 1)), *shape, columns)
 
 
-def folded(columns: Array, windows: Any, shape: tuple[int, ...]) -> Array:
+def folded(outs: tuple[Array, ...], columns: Array, windows: Any, shape: tuple[int, ...]) -> Call:
     n, channels, *size = shape
     over = geometry(windows)
+    whole = outs[0].reshape(n, channels, *over_three(tuple(size), 1))
     count = over_three(windows.count(size), 1)
-    x = np.zeros(shape, columns.dtype)
-    whole = x.reshape(n, channels, *over_three(tuple(size), 1))
-    fold(columns.reshape(channels, *over[0], n, *count), *over, whole)
-    return x
+    return fold, (columns.reshape(channels, *over[0], n, *count), *over, whole)
+
+
+def of_columns(x: Array, windows: Any) -> tuple[Array, ...]:
+    n, channels, *size = x.shape
+    shape = channels * windows.points, n * math.prod(windows.count(size))
+    return (np.empty(shape, x.dtype),)
+
+
+def of_images(columns: Array, windows: Any, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return (np.empty(shape, columns.dtype),)
 
 
 def accepts(x: Array, windows: Any, *rest: Any) -> bool:
@@ -187,6 +195,6 @@ def accepts(x: Array, windows: Any, *rest: Any) -> bool:
 
 
 KERNELS = {
-    "unfolded": Kernel(unfolded, accepts),
-    "folded": Kernel(folded, accepts),
+    "unfolded": in_one_call(of_columns, unfolded, accepts),
+    "folded": in_one_call(of_images, folded, accepts),
 }

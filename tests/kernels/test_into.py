@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_bn as tg
+from tests.kernels import images
 from tests.kernels.walks import backward_arguments, forward_arguments
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
 from tinygrad_bn.ops import curves, dense, whole_norms
@@ -236,6 +237,10 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
         for name in LAYER.split():
             for shape in ((1, 1), (23, 37)):
                 yield name, f"{np.dtype(dtype).name}-{shape[0]}", layer(name, shape, dtype)
+        for name in images.NAMES.split():
+            for groups in (1, 4):
+                title = f"{np.dtype(dtype).name}-{groups}"
+                yield name, title, images.image(name, dtype, groups)
         for name in NUMBERS:
             for whole in (True, False):
                 title = f"{np.dtype(dtype).name}-{'whole' if whole else 'least'}"
@@ -272,6 +277,11 @@ def leaves(args: Any) -> list[Any]:
     return found
 
 
+def flat(args: Any) -> list[Any]:
+    """Arguments, and what is inside of tuples."""
+    return [part for x in args for part in (flat(x) if isinstance(x, tuple) else [x])]
+
+
 def poison(x: Any) -> None:
     x.fill(np.nan if x.dtype.kind == "f" else 7)
 
@@ -293,7 +303,7 @@ def test_has_the_bits_of_run_also_of_values_that_come_later(name: str, made: Any
             poison(outs[-1])
     function, operands = kernel.into(tuple(outs), *mine, **kwargs)
     allowed = (np.ndarray, int, float, bool, type(None))
-    parts = [part for x in operands for part in (x if isinstance(x, tuple) else (x,))]
+    parts = flat(operands)
     assert all(isinstance(x, allowed) and not isinstance(x, np.generic) for x in parts)
     for seed in (0, 1):
         if seed:
