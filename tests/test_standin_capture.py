@@ -68,8 +68,14 @@ class TestLaunches:
             assert y.tolist() == [2, 2, 2]
             assert total.tolist() == [7, 2 * times, 2 * times]
         x.fill(4)
+        with pytest.raises(SilentOnGPU, match="has not waited for it"):
+            graph.launch(side)
+        side.wait_event(Stream.null.record())
         graph.launch(side)
-        assert y.tolist() == [4, 4, 4]
+        with pytest.raises(SilentOnGPU, match="has not waited for it"):
+            y + 1
+        Stream.null.wait_event(side.record())
+        assert (y + 1).tolist() == [5, 5, 5]
 
     @pytest.mark.parametrize(
         "work",
@@ -310,6 +316,60 @@ class TestMemory:
             assert cupy.cuda.alloc(10).ptr
             assert cupy.cuda.get_allocator()(10).ptr
         assert pool.total_bytes() == 512
+
+
+class TestRaces:
+    """Work is done as it is given; that nobody may have waited for it is an error."""
+
+    def test_reading_what_another_stream_writes(self, side: Any) -> None:
+        x = cupy.ones(3)
+        with side, pytest.raises(SilentOnGPU, match="has not waited"):
+            x + 1
+        side.wait_event(Stream.null.record())
+        with side:
+            y = x + 1
+            x.fill(2)
+        for read in (lambda: y * 2, lambda: x.sum(), lambda: cupy.copyto(cupy.zeros(3), y)):
+            with pytest.raises(SilentOnGPU, match="has not waited"):
+                read()
+        before = side.record()
+        with side:
+            y += 1
+        Stream.null.wait_event(before)
+        assert x.sum().item() == 6
+        with pytest.raises(SilentOnGPU, match="has not waited"):
+            y * 2
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda side: side.synchronize(),
+            lambda side: side.record().synchronize(),
+            lambda side: cupy.cuda.Device().synchronize(),
+            lambda side: Stream.null.wait_event(side.record()),
+        ],
+    )
+    def test_waits(self, side: Any, wait: Any) -> None:
+        with side:
+            x = cupy.ones(3)
+        wait(side)
+        assert (x + 1).tolist() == [2, 2, 2]
+
+    def test_over_a_third_stream(self, side: Any) -> None:
+        third = Stream(non_blocking=True)
+        with side:
+            x = cupy.ones(3)
+        third.wait_event(side.record())
+        Stream.null.wait_event(third.record())
+        assert (x + 1).tolist() == [2, 2, 2]
+
+    def test_blocking_streams_and_the_legacy_one_wait_for_each_other(self) -> None:
+        blocking = Stream()
+        with blocking:
+            x = cupy.ones(3)
+        y = x + 1
+        with blocking:
+            assert (y + x).tolist() == [3, 3, 3]
 
 
 class TestWhatCupyHas:

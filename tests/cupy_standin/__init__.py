@@ -12,6 +12,9 @@ as strict, and where CuPy would do something silently wrong, or slow, the stand-
 - indices that CuPy would wrap around, unnoticed, raise `SilentOnGPU`;
 - memory that is only allocated holds NaN;
 - copies from page-locked memory on other streams wait until somebody waits for them (`ordering`);
+- reading what another stream was given to write, without having waited for that, raises (`races`);
+- what a stream captures is done when its graph is launched, and only then (`capturing`);
+- pools of a user's own lend memory again, poisoned (`pools`);
 - kernels (``cupy.RawModule``) are executed, by the `emulator`, and may do nothing undefined.
 
 Names that CuPy has and the stand-in has not yet raise NotImplementedError: add them to `functions`.

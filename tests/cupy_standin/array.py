@@ -13,6 +13,7 @@ from .gpus import Device, current_device, launched
 from .memory import PinnedMemoryPointer, memory_of, require
 from .ordering import SilentOnGPU, late_copy, now
 from .pools import MemoryPointer, placed
+from .races import require_written, wrote
 from .record import names, signature
 from .streams import capture_here, get_current_stream, sending_of_the_host, wait_of_the_host
 
@@ -28,7 +29,7 @@ class ndarray:
     __array_priority__ = 100
     __array_ufunc__ = None  # CuPy would take numpy.exp(x); the library has no business to call it
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("__weakref__", "_a", "_born", "_device", "_memory", "base")
+    __slots__ = ("__weakref__", "_a", "_born", "_by", "_device", "_memory", "_when", "base")
     base: ndarray | None
     """The array that owns the memory, if it is not this one."""
 
@@ -48,6 +49,7 @@ class ndarray:
             require(self._a.nbytes)
         self._device, self._born = current_device(), now()
         self.base = None
+        wrote(self)
 
     def __array__(self, *args: object, **kwargs: object) -> Any:
         raise TypeError(NO_CONVERSION)
@@ -241,6 +243,7 @@ def seen(result: Any, memory: MemoryPointer | None = None) -> Any:
     array._a, array._memory = np.asarray(result), memory
     array._device, array._born = current_device(), now()
     array.base = None
+    wrote(array)
     return array
 
 
@@ -282,6 +285,7 @@ def overwritten(
 
     if (capture := capture_here()) is None:
         run()
+        wrote(target)
     else:
         capture.overwrite([host], run, (target, value, operands))
 
@@ -298,6 +302,7 @@ def host_of(value: Any) -> Any:
                 f"The device where the array resides ({value._device}) is different from the "
                 f"current device ({current_device()})."
             )
+        require_written(value)
         return value._a
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {np.ndarray}")

@@ -33,6 +33,8 @@ class Capture:
         self.invalid = False
         self.work: list[Callable[[], object]] = []
         self.memory: dict[int, tuple[Any, Any]] = {}
+        self.read: list[Any] = []
+        self.written: list[Any] = []
         self._before: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self._born: list[np.ndarray[Any, Any]] = []
 
@@ -53,6 +55,8 @@ class Capture:
                 np.copyto(place, found[i] if several else found, casting="unsafe")
 
         self._born += [place for _, place in places]
+        made = [x for x in arrays_in(results) if x.base is None]
+        self.written += [weakref.ref(x) for x in made]
         self.note(again, (results, operands))
 
     def overwrite(
@@ -60,6 +64,12 @@ class Capture:
     ) -> Any:
         """Note a computation that writes to memory which is there."""
         self.keep(targets)
+        places = {x.ctypes.data for x in targets}
+        self.written += [
+            weakref.ref(x if x.base is None else x.base)
+            for x in arrays_in(operands)
+            if x._a.ctypes.data in places
+        ]
         result = compute()
         self.note(compute, operands)
         return result
@@ -75,7 +85,9 @@ class Capture:
             owner = x if x.base is None else x.base
             lent = getattr(owner._memory, "mem", None)
             owner, pool = lent if hasattr(lent, "_a") else owner, getattr(lent, "pool", None)
-            self.memory.setdefault(id(owner), (weakref.ref(owner), pool))
+            if id(owner) not in self.memory:
+                self.memory[id(owner)] = weakref.ref(owner), pool
+                self.read.append(weakref.ref(owner))
 
     def take_back(self) -> None:
         """Let memory be as it was before."""
@@ -100,6 +112,11 @@ def arrays_in(tree: Any) -> Iterable[Any]:
         yield from arrays_in(list(tree.values()))
     elif hasattr(tree, "_a"):
         yield tree
+
+
+def alive(references: Iterable[Any]) -> list[Any]:
+    """The arrays that are still there."""
+    return [x for reference in references if (x := reference()) is not None]
 
 
 def require_owned(memory: Iterable[tuple[Any, Any]]) -> None:

@@ -9,14 +9,14 @@ import os
 from functools import partial
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 
 from . import emulator
-from .array import host_of
+from .array import host_of, ndarray
 from .emulator.building import CompileError
 from .emulator.launching import STATIC_SHARED_MEMORY
 from .gpus import current_device, launched, machine
+from .races import wrote
 from .streams import capture_here
 
 MOST_SHARED_MEMORY = 227 << 10
@@ -99,16 +99,18 @@ class RawKernel:
             self._library.launch,
             self.name, grid, block, arrays, shared_mem, self.max_dynamic_shared_size_bytes,
         )  # fmt: skip
-        if (capture := capture_here()) is None:
-            launch()
-            return
         declared = self._library.parameters[self.name]
         targets = [
             x
-            for x, parameter in zip(arrays, declared, strict=True)
-            if parameter.pointer and not parameter.const and isinstance(x, np.ndarray)
+            for x, parameter in zip(args, declared, strict=True)
+            if parameter.pointer and not parameter.const and isinstance(x, ndarray)
         ]
-        capture.overwrite(targets, launch, list(args))
+        if (capture := capture_here()) is not None:
+            capture.overwrite([x._a for x in targets], launch, list(args))
+            return
+        launch()
+        for x in targets:
+            wrote(x)
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from .capturing import GLOBAL, RELAXED, THREAD_LOCAL, Capture, require_owned
+from .capturing import GLOBAL, RELAXED, THREAD_LOCAL, Capture, alive, require_owned
 from .gpus import (
     CAPTURE_IMPLICIT,
     CAPTURE_INVALIDATED,
@@ -32,6 +32,10 @@ _numbers = count(0x1000, 0x100)
 
 
 _streams: WeakSet[Stream] = WeakSet()
+entered: list[Stream] = []
+"""Those that are current in some thread, and not the legacy one."""
+_synchronized: dict[tuple[int, int], int] = {}
+_device_synchronized: dict[int, int] = {}
 captures: list[Capture] = []
 """Those under way, in all threads."""
 
@@ -66,11 +70,15 @@ class Stream:
         self._queue.run()
         before().append((device, current().get(device, Stream.null)))
         current()[device] = self
+        if self is not Stream.null:
+            entered.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
         device, stream = before().pop()
         current()[device] = stream
+        if self is not Stream.null:
+            entered.remove(self)
 
     def _device(self) -> int:
         return current_device() if self.device_id < 0 else self.device_id
@@ -83,6 +91,7 @@ class Stream:
         refuse_implicit(self)
         traffic.synchronizations += 1
         self._queue.run()
+        saw({**self._queue.waited, self._key(): now()})
 
     @property
     def done(self) -> bool:
@@ -130,6 +139,7 @@ class Stream:
             raise CUDARuntimeError(CAPTURE_INVALIDATED)
         graph = Graph.__new__(Graph)
         graph._work, graph._memory = capture.work, [*capture.memory.values()]
+        graph._read, graph._writes = capture.read, capture.written
         return graph
 
     def is_capturing(self) -> bool:
@@ -167,6 +177,7 @@ class Event:
         traffic.synchronizations += 1
         if self._stream is not None:
             self._stream._queue.run(self._moment)
+        saw(self._waited)
 
 
 def stream_of(number: int) -> Stream:
@@ -184,6 +195,19 @@ def finish_device(device: int) -> None:
     for queue in list(busy):
         if queue.device in (-1, device):
             queue.run()
+    _device_synchronized[device] = now()
+
+
+def saw(moments: dict[Any, int]) -> None:
+    """The host has waited for what streams were given until then."""
+    for key, moment in moments.items():
+        _synchronized[key] = max(moment, _synchronized.get(key, -1))
+
+
+def host_saw(stream: Stream) -> int:
+    """Until when the host knows what a stream was given to be done."""
+    key = stream._key()
+    return max(_synchronized.get(key, -1), _device_synchronized.get(key[0], -1))
 
 
 at_synchronization.append(finish_device)
@@ -214,6 +238,8 @@ class Graph:
 
     _work: list[Any]
     _memory: list[tuple[Any, Any]]
+    _read: list[Any]
+    _writes: list[Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(
@@ -223,14 +249,23 @@ class Graph:
 
     def launch(self, stream: Stream | None = None) -> None:
         stream = get_current_stream() if stream is None else stream
+        from .races import require_written, wrote
+
         refuse_implicit(stream)
         if stream._capture is not None:
             raise NotImplementedError("the stand-in has no graphs inside of graphs")
+        with stream:
+            self._launched(require_written, wrote)
+
+    def _launched(self, require_written: Any, wrote: Any) -> None:
         require_owned(self._memory)
-        stream._queue.run()
+        for array in alive(self._read):
+            require_written(array)
         with np.errstate(all="ignore"):
             for work in self._work:
                 work()
+        for array in alive(self._writes):
+            wrote(array)
 
     def upload(self, stream: Stream | None = None) -> None:
         refuse_implicit(get_current_stream() if stream is None else stream)
@@ -285,6 +320,9 @@ def wait_of_the_host() -> None:
             "the current stream is capturing, so synchronous API calls are prohibited"
         )
     traffic.d2h += 1
+    if entered:
+        stream = get_current_stream()
+        saw({**stream._queue.waited, stream._key(): now()})
 
 
 def sending_of_the_host() -> None:
