@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -63,6 +64,8 @@ def copy(target: Array, values: Any) -> NativeCall | None:
         return None
     if values.dtype.kind not in "biuf" or values.dtype.char == "e":
         return None
+    if values.flags.f_contiguous and target.flags.f_contiguous:
+        values, target = values.T, target.T
     if not (values.flags.c_contiguous and target.flags.c_contiguous):
         return None
     return compiled_call(converted, (values.reshape(-1), target.reshape(-1)))
@@ -84,35 +87,38 @@ def choice(target: Array, values: Any, condition: Array) -> NativeCall | None:
 def total(
     x: Array, axis: Any, dtype: Any, out: Array, keepdims: bool
 ) -> Sequence[NativeCall] | None:
-    """The calls that add up over the first axes or the last as NumPy does, which begins with zero:
-    neighbours it sums by pairs, and rows one after the other.
+    """The calls that add up as NumPy does, which begins with zero: neighbours it sums by pairs, and
+    rows, or what is left of them, one after the other. Known are sums over the first axes, the
+    last, and both.
     """
     if not x.size or x.dtype.char not in "fd" or dtype not in (None, out.dtype):
         return None
+    axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
+    if len(axes) == x.ndim and x.flags.f_contiguous:
+        x = x.T  # memory is walked through as it lies
     if x.dtype != out.dtype:
-        return widened_total(x, axis, out)
+        return widened_total(x, out) if len(axes) == x.ndim else None
     if not (x.flags.c_contiguous and out.flags.c_contiguous):
         return None
-    axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
     long = [i for i in range(x.ndim) if x.shape[i] > 1]
-    summed = [i for i in long if i in axes]
-    if summed == long[: len(summed)] and summed != long:
-        rows, sums = x.reshape(-1, out.size), out.reshape(1, -1)
-    elif summed == long[len(long) - len(summed) :]:
-        rows, sums = x.reshape(out.size, -1), out.reshape(-1, 1)
-    else:
+    kept = [i for i in long if i not in axes]
+    first, last = (long.index(kept[0]), long.index(kept[-1]) + 1) if kept else (0, 0)
+    if long[first:last] != kept:
         return None
-    place = np.broadcast_to(sums, rows.shape)
-    calls = copy(out, np.zeros((), out.dtype)), loop_call(np.add, (place, rows), place)
+    after = math.prod(x.shape[i] for i in long[last:])
+    if after == 1:
+        rows, sums = x.reshape(1, -1, out.size), out.reshape(1, -1)
+    else:
+        rows, sums = x.reshape(-1, out.size, after), out.reshape(-1, 1)
+    place = np.broadcast_to(sums, rows.shape[1:])
+    calls = [copy(out, np.zeros((), out.dtype))]
+    calls += [loop_call(np.add, (place, part), place) for part in rows]
     return None if None in calls else cast("Sequence[NativeCall]", calls)
 
 
-def widened_total(x: Array, axis: Any, out: Array) -> Sequence[NativeCall] | None:
+def widened_total(x: Array, out: Array) -> Sequence[NativeCall] | None:
     """The same of float32 in float64, over all of x: NumPy converts and adds a buffer at a time."""
-    axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
-    if out.size != 1 or len(axes) != x.ndim or x.dtype.char != "f" or out.dtype.char != "d":
-        return None
-    if not x.flags.c_contiguous:
+    if x.dtype.char != "f" or out.dtype.char != "d" or not x.flags.c_contiguous:
         return None
     values, size = x.reshape(-1), np.getbufsize()
     buffer = np.empty(min(x.size, size), out.dtype)

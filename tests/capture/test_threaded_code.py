@@ -32,19 +32,39 @@ def ran(calls, out, inputs=()):
 
 
 @FAST
-@given(SHAPES, st.sampled_from(["f4", "f8"]), st.data())
-def test_sums_are_numpys(shape, dtype, data):
-    x = values(shape, dtype, 0)
-    axis = data.draw(st.sampled_from([None, *range(len(shape)), tuple(range(len(shape) - 1))]))
-    expected = np.asarray(np.add.reduce(x, axis=axis))
-    out = np.full(expected.shape, np.nan, dtype)
+@given(SHAPES, st.sampled_from(["f4", "f8"]), st.sampled_from(["C", "F"]), st.data())
+def test_sums_are_numpys(shape, dtype, layout, data):
+    x = values(shape, dtype, 0, layout)
+    several = st.lists(st.integers(0, len(shape) - 1), unique=True).map(tuple)
+    axis = data.draw(st.one_of(st.none(), st.integers(0, len(shape) - 1), several))
+    wide = data.draw(st.sampled_from([dtype, "f8"]))
+    expected = np.asarray(np.add.reduce(x, axis=axis, dtype=wide))
+    out = np.full(expected.shape, np.nan, wide)
     calls = machine_code(
-        partial(np.add.reduce, axis=axis, dtype=None, out=out, keepdims=False), (x,)
+        partial(np.add.reduce, axis=axis, dtype=np.dtype(wide), out=out, keepdims=False), (x,)
     )
-    if calls is None:  # over neighbours in rows, which NumPy may walk in several ways
-        assert axis not in (None, 0)
+    if calls is None:  # over axes with others between them, or not as they lie in memory
+        assert axis not in (None, tuple(range(len(shape))))
+        assert axis != 0 or layout == "F" or wide != dtype
         return
     assert ran(calls, out) == expected.tobytes()
+
+
+def test_sums_over_first_and_last_axes_are_numpys():
+    """As of a bias over images."""
+    x, out = values((5, 7, 6, 300), "f4", 0), np.empty(7, "f4")
+    calls = machine_code(
+        partial(np.add.reduce, axis=(0, 2, 3), dtype=None, out=out, keepdims=False), (x,)
+    )
+    assert ran(calls, out) == np.add.reduce(x, axis=(0, 2, 3)).tobytes()
+
+
+def test_conversions_of_columns_are_numpys():
+    x = values((5, 7), "f4", 0, "F")
+    out = np.empty_like(x, dtype="f8")
+    assert ran(machine_code(partial(np.copyto, casting="unsafe"), (out, x)), out) == (
+        x.astype("f8").tobytes()
+    )
 
 
 @FAST

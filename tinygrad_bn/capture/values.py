@@ -134,7 +134,8 @@ def written(x: Any) -> str:
     """An argument as a program shows it, in short."""
     if isinstance(x, (tuple, list)):
         inside = ", ".join(written(part) for part in x)
-        return f"[{inside}]" if isinstance(x, list) else f"({inside})"
+        kind = type(x).__name__ if hasattr(x, "_fields") else ""
+        return f"[{inside}]" if isinstance(x, list) else f"{kind}({inside})"
     if isinstance(x, slice):
         bounds = ["" if b is None else str(b) for b in (x.start, x.stop, x.step)]
         return ":".join(bounds if x.step is not None else bounds[:2])
