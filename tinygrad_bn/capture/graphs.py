@@ -15,7 +15,7 @@ from tinygrad_bn.capture.memory import is_early
 from tinygrad_bn.capture.plan import homes, lifetimes
 from tinygrad_bn.capture.recorder import owner
 from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
-from tinygrad_bn.errors import CaptureError
+from tinygrad_bn.errors import BackendError, CaptureError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from tinygrad_bn.capture.program import Program
@@ -154,16 +154,28 @@ class Graphed:
             elif all(i.action is Action.VIEW for i in stretch):
                 self._run(stretch)  # no work for a GPU
             else:
-                graph = self._graphs.captured(partial(self._all, stretch, first))
+                graph = self._graph(stretch, first)
                 self._parts.append(partial(self._graphs.launch, graph))
                 self.stretches.append(stretch)
                 first = False
 
-    def _all(self, stretch: Stretch, first: bool) -> None:
-        """What a graph holds."""
-        if first:
-            self._begin()
-        self._run(stretch, self._captured)
+    def _graph(self, stretch: Stretch, first: bool) -> Any:
+        """The graph of a stretch."""
+
+        def work() -> None:
+            if first:
+                self._begin()
+            self._run(stretch, self._captured)
+
+        try:
+            return self._graphs.captured(work)
+        except OutOfMemoryError:
+            raise
+        except BackendError as error:
+            raise CaptureError(
+                f"expected a step that CUDA graphs can hold, got one that they cannot, from "
+                f"{stretch[0].name} to {stretch[-1].name}: {error}; {stretch[0].line}"
+            ) from error
 
     def _captured(self, instruction: Instruction) -> None:
         """Execute an instruction on a stream that captures, which may refuse it."""
@@ -204,9 +216,22 @@ class Graphed:
         self, instruction: Instruction, wanted: Wanted, compute: Callable[[], tuple[Any, ...]]
     ) -> tuple[Any, ...]:
         """Make results where they are stored to, if they can be made there."""
-        if instruction not in self._landing:  # in the warm-up
+        stores = {store for store, _ in wanted.values()}
+        if instruction in self._landing:
+            results = self._landed(instruction, wanted, compute)
+        else:  # in the warm-up: the first time a kernel may take what it keeps for itself
             places = {i: place for i, (_, place) in wanted.items()}
-            self._landing[instruction] = self._graphs.learned(compute, places)
+            for _ in range(2):
+                self._landing[instruction] = self._graphs.learned(compute, places)
+                results = self._landed(instruction, wanted, compute)
+                if stores <= self.landed:
+                    break
+        return results
+
+    def _landed(
+        self, instruction: Instruction, wanted: Wanted, compute: Callable[[], tuple[Any, ...]]
+    ) -> tuple[Any, ...]:
+        """The results, and which stores need not be."""
         results = self._graphs.made_in(self._landing[instruction], compute)
         for i, (store, place) in wanted.items():
             there = self._graphs.same_place(results[i], place)
