@@ -8,8 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from tinygrad_bn.backend import Device, backend_for
+from tinygrad_bn.backend import Device, backend_for, current
 from tinygrad_bn.config import get_default_device
+from tinygrad_bn.errors import OutOfMemoryError as OutOfMemoryError
 from tinygrad_bn.philox import manual_seed
 
 
@@ -49,6 +50,15 @@ def synchronize(device: object = None) -> None:
     """Wait until the GPU has done all it was given; where there is none, it has."""
     if is_available():
         backend_for(f"cuda:{_index(device)}").synchronize()
+
+
+def empty_cache() -> None:
+    """Let CuPy give back the memory that it keeps for arrays to come, on the GPU that ``"cuda"``
+    stands for; where there is none, there is nothing to give back.
+    """
+    if is_available():
+        with current(backend_for(f"cuda:{current_device()}")):
+            import_module("tinygrad_bn.backends.current_gpu").give_back()
 
 
 def manual_seed_all(seed: int) -> None:

@@ -42,6 +42,8 @@ FAMILIES = {
     "rmsprop_update": "optimizers",
     "lars_update_each": "layerwise",
     "lamb_update_each": "layerwise",
+    "add_squares": "clipping",
+    "clipped": "clipping",
     "unscaled": "scaling",
     "next_scale": "scaling",
     "taken_back": "scaling",

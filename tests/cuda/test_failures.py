@@ -140,6 +140,20 @@ def test_a_pool_asks_twice_however_many_backends_there_are() -> None:
     assert cupy.cuda.get_allocator() is allocator
 
 
+def test_a_user_may_empty_the_cache() -> None:
+    memory.pool.kept.update({0: KEPT, 1: KEPT})
+    try:
+        with other_machine(free_memory=ROOM):
+            tg.cuda.empty_cache()
+            assert memory.pool.kept == {1: KEPT}
+            assert tg.zeros(1000, device="cuda").sum().item() == 0
+        with other_machine(devices=0):
+            tg.cuda.empty_cache()
+        assert issubclass(tg.cuda.OutOfMemoryError, MemoryError)
+    finally:
+        memory.pool.kept.clear()
+
+
 def test_nothing_is_given_back_in_a_capture() -> None:
     emptied = memory.pool.emptied
     with GPU.guard, capturing():  # type: ignore[union-attr]

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
+import numpy as np
+
 from tinygrad_bn import config
+from tinygrad_bn.autograd.variable import stamp
+from tinygrad_bn.backend import current
 from tinygrad_bn.creation import zeros
+from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, BackendError, GradientError, ShapeError
+from tinygrad_bn.ops.clipping import add_squares, clipped
 from tinygrad_bn.ops.join import cat, stack
 from tinygrad_bn.ops.promotion import require_tensor
 from tinygrad_bn.ops.statistics import vector_norm
@@ -76,12 +82,39 @@ def clip_grad_norm_(
     if not max_norm >= 0:
         raise ArgumentError(f"expected max_norm >= 0, got {max_norm}")
     grads = gradients(parameters)
+    if norm_type == 2 and not error_if_nonfinite and measured_by_kernels(grads):
+        return clipped_on_device(grads, max_norm)
     total = get_total_norm(grads, norm_type, error_if_nonfinite)
     with config.no_grad():
         scale = (max_norm / (total + 1e-6)).clamp(max=1.0)  # PyTorch's 1e-6: no division by zero
         for grad in grads:
             grad.overwrite((grad * scale.to(grad.device)).array)
     return total
+
+
+def measured_by_kernels(grads: list[Tensor]) -> bool:
+    """Whether all are of up to 32 bits, on one device that has kernels for their squares."""
+    if not grads or grads[0].backend.kernels.get(add_squares.name) is None:
+        return False
+    backend = grads[0].backend
+    return all(x.backend is backend and x.array.dtype.itemsize <= 4 for x in grads)
+
+
+def clipped_on_device(grads: list[Tensor], max_norm: float) -> Tensor:
+    """`clip_grad_norm_` by two launches for each gradient, and squares summed in float64."""
+    backend = grads[0].backend
+    xp = backend.xp
+    with config.no_grad(), current(backend):
+        for grad in grads:
+            grad.require_outside()
+        total = xp.zeros((), dtype=np.dtype(np.float64))
+        for grad in grads:
+            (total,) = add_squares(backend, total, grad.array)
+        stamp(grads)
+        for grad in grads:
+            backend.store(grad.array, *clipped(backend, grad.array, total, float(max_norm)))
+        norm: Tensor = grads[0].wrap_like(xp.astype(xp.sqrt(total), float32))
+    return norm
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
