@@ -30,24 +30,25 @@ class Place:
     Attributes
     ----------
     done : the moment when the graph that was launched last, or the work here, will have been done.
-    last : the stream that waits for it without being told: on which it was launched.
+    last : the stream that waits for it without being told: on which it was launched. It is kept,
+        so that no other gets its number.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.done = moment(self.stream)
-        self.last = identity(self.stream)
+        self.last = self.stream, identity(self.stream)
 
     def turn_to(self, stream: Any) -> None:
         """Let a stream go on where the last one has done."""
-        if identity(stream) != self.last:
+        if identity(stream) != self.last[1]:
             stream.wait_event(self.done)
 
     def turn_from(self, stream: Any) -> None:
         """Note what a stream was given."""
         self.done.record(stream)
-        self.last = identity(stream)
+        self.last = stream, identity(stream)
 
 
 def identity(stream: Any) -> tuple[int, int]:

@@ -90,17 +90,21 @@ def launches(bench: Bench) -> dict[str, Any]:
 
 
 def our_launches() -> Calls:
-    """Calls on one number: a kernel of ours by itself, CuPy's, and operations with the tape."""
+    """Calls on one number: a kernel of ours by itself, CuPy's, operations with the tape, and a graph
+    with its argument and its result.
+    """
     from tinygrad_bn.backends.cuda_kernels.batch_norm import moving_average
 
     running, value = cupy.ones(1, np.float32), cupy.ones(1, np.float64)
     x = cupy.ones(1, np.float32)
     leaf = tg.ones(1, device=DEVICE, requires_grad=True)
     a = tg.ones(16, 16, device=DEVICE, requires_grad=True)
+    added, plain = tg.compile(lambda x: x + x), tg.ones(1, device=DEVICE)
     return {
         "a kernel of ours, with its output": lambda: moving_average(running, value, 0.5, 1.0),
         "an addition of CuPy": lambda: x + x,
         "an addition, tinygrad_bn": lambda: leaf + leaf,
+        "a compiled addition, tinygrad_bn": lambda: added(plain),
         "a product of 16 × 16, tinygrad_bn": lambda: a @ a,
     }
 
