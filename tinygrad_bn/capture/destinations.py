@@ -119,6 +119,20 @@ def converted(out: Array, x: Array, dtype: Any = None) -> Calls:
     return [(overwrite, (out, x))]
 
 
+def reshaped(out: Array, x: Array, shape: Any) -> Calls | None:
+    """Where no view has the shape: the values in C order."""
+    return [(overwrite, (out.reshape(x.shape), x))] if out.flags.c_contiguous else None
+
+
+def added_at(out: Array, shape: Any, index: Any, values: Array) -> Calls | None:
+    """Zeros, and the values in a part that is a view."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if not all(i is None or i is Ellipsis or isinstance(i, (int, slice)) for i in parts):
+        return None
+    place = out[parts if Ellipsis in parts else (*parts, ...)]  # an array, also of one element
+    return [(overwrite, (out, 0)), (overwrite, (place, values))]
+
+
 def sigmoid(out: Array, x: Array) -> Calls | None:
     if is_half(x):
         return None
@@ -163,6 +177,9 @@ DESTINATIONS: dict[str, Callable[..., Calls | None]] = {
     "astype": converted,
     "asarray": converted,
     "copy": converted,
+    "contiguous": converted,
+    "reshape": reshaped,
+    "add_at": added_at,
     "sigmoid": sigmoid,
     "clip": clip,
 }
