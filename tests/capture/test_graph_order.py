@@ -11,7 +11,7 @@ import pytest
 import tinygrad_bn as tg
 from tests.capture.on_gpu import Learner, batches, graphed
 from tests.two_backends import only_stand_in
-from tinygrad_bn import nn
+from tinygrad_bn import nn, optim
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.errors import BackendError, CaptureError, OutOfMemoryError
 
@@ -126,12 +126,41 @@ class TestRefusals:
             lambda x: x + other.numpy()[0],  # here
         ]
         for step in steps:
-            with pytest.raises(CaptureError, match="reads a tensor on cpu") as caught:
+            with pytest.raises(CaptureError, match="move all to one device") as caught:
                 tg.compile(step)(x)
             assert line_of(caught.value).endswith("# here")
         with pytest.raises(BackendError, match="on cuda:0, got one on cpu"):
             tg.compile(lambda x: x * other)(x)
         assert tg.compile(lambda x: x * other.shape[0])(x).tolist() == [3.0] * 3  # not read
+
+    def test_work_on_another_device_beside(self) -> None:
+        model, other = nn.Linear(3, 1), nn.Linear(3, 1).to("cpu")
+        optimizer = optim.SGD([*model.parameters()], lr=0.1)
+        beside = optim.SGD([*other.parameters()], lr=0.1)
+        other(tg.ones(2, 3, device="cpu")).sum().backward()
+        kept = [p.grad for p in other.parameters()]
+
+        def train(x: tg.Tensor, what: str) -> Any:
+            optimizer.zero_grad()
+            if what == "clears":
+                beside.zero_grad()
+            if what == "steps":
+                beside.step()
+            loss = model(x).sum()
+            loss.backward()
+            optimizer.step()
+            return tg.tensor(3.0, device="cpu") if what == "returns" else loss
+
+        x, step = tg.ones(2, 3), tg.compile(train)
+        before = [p.tolist() for p in (*model.parameters(), *other.parameters())]
+        for what in ("clears", "steps", "returns"):
+            with pytest.raises(CaptureError, match="on cuda:0"):
+                step(x, what)
+        assert [p.tolist() for p in (*model.parameters(), *other.parameters())] == before
+        assert all(p.grad is grad for p, grad in zip(other.parameters(), kept, strict=True))
+        eager = [train(x, "").item() for _ in range(1)]
+        model.load_state_dict({"weight": tg.tensor(before[0]), "bias": tg.tensor(before[1])})
+        assert [step(x, "").item()] == eager  # what is only there does not matter
 
     def test_arguments_that_the_step_would_move(self) -> None:
         model = nn.Linear(3, 2)

@@ -117,7 +117,18 @@ class Recorder:
         return Traced(array, value, self)
 
     def lift(self, array: Array) -> Traced:
-        """The traced array for one that exists apart from the program; always the same."""
+        """The traced array for one that exists apart from the program; always the same.
+
+        Raises
+        ------
+        CaptureError
+            If it is not on the step's device.
+        """
+        if not isinstance(array, self.native):
+            raise refusal(
+                f"computes on {self.backend.device}, and reads an array that is not there; move "
+                "all to one device before the call"
+            )
         known = self._known.get(id(array))
         if known is None:
             kind = Kind.CONSTANT if self.is_made(array) else Kind.STATE

@@ -99,7 +99,8 @@ class Capture:
     ) -> Any:
         """Run the step once, for real, and record it; what it returns."""
         recorder = Recorder(self.backend_of(tensors))
-        grads = {leaf.tensor: leaf.tensor._grad for leaf in self.leaves if leaf.requires_grad}
+        found = {leaf.tensor: leaf.tensor._grad for leaf in self.leaves if leaf.requires_grad}
+        grads = {x: grad for x, grad in found.items() if x.backend is recorder.backend}
         brought = [recorder.bring(x.array) for x in tensors]
         for x, grad in grads.items():
             if grad is not None and grad.array is not x.slot:
@@ -114,6 +115,7 @@ class Capture:
                     wrapper.array = array
                 result = step(*inside[0], **inside[1])
                 self.finish(recorder, result, given, grads, [x.value for x in brought])
+            refuse_elsewhere(recorder.backend, found)
             self.program.prepare(tuple(x.array for x in brought))
             if (path := self.surroundings.changed()) is not None:
                 raise CaptureError(
@@ -123,7 +125,7 @@ class Capture:
         except BaseException:
             for take_back in reversed(recorder.undo):
                 take_back()
-            for x, grad in grads.items():
+            for x, grad in found.items():
                 x._grad = grad
             raise
         self.surroundings.traced()
@@ -333,6 +335,16 @@ def refuse_graph(x: Variable) -> None:
             "expected a step that runs backward itself, or inside of no_grad(), got one that "
             "returns a tensor with a graph; return tensor.detach()"
         )
+
+
+def refuse_elsewhere(backend: Backend, grads: Mapping[Variable, Any]) -> None:
+    """Refuse a step that gives leaves on another device a gradient, or takes theirs."""
+    for x, before in grads.items():
+        if x.backend is not backend and x._grad is not before:
+            raise CaptureError(
+                f"expected a step on one device, got one on {backend.device} that changes "
+                f"gradients on {x.backend.device}"
+            )
 
 
 def refuse_gradients(given: Sequence[Variable]) -> None:
