@@ -13,7 +13,7 @@ from tests.capture.on_gpu import Learner, batches, graphed
 from tests.capture.test_training import Training
 from tests.cupy_standin import count_traffic
 from tests.two_backends import only_stand_in
-from tinygrad_bn import nn
+from tinygrad_bn import nn, optim
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.errors import CaptureError
 from tinygrad_bn.optim import lr_scheduler
@@ -254,6 +254,23 @@ class TestParts:
         with pytest.raises(IndexError, match=r"within \[-4, 4\)"):
             compiled(x, tg.tensor([0, 4]))
         assert compiled(x, tg.tensor([0, 1])).tolist() == [1, 3]
+
+    def test_options_are_read_before_checks(self) -> None:
+        """So that a network that looks numbers up, which are checked, is one graph still."""
+        model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3))
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        @tg.compile
+        def step(x: tg.Tensor, t: tg.Tensor) -> tg.Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), t)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        for _ in range(3):
+            step(tg.tensor([0, 4, 2]), tg.tensor([0, 1, 2]))
+        assert str(step.program).count("# a graph of") == 1
 
     def test_arrays_that_python_returns(self) -> None:
         numbers = iter(range(1, 10))

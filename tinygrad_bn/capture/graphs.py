@@ -290,11 +290,17 @@ def in_turn(instructions: Sequence[Instruction]) -> list[Stretch]:
             if not found or found[-1][0].action is Action.CALL:
                 found.append([])
             found[-1].append(instruction)
-        elif is_early(instruction) and all(s[0].action is not Action.CALL for s in found):
+        elif is_early(instruction) and not any(keeps_state(s[0]) for s in found):
             early.append([instruction])
         else:
             found.append([instruction])
     return early + found
+
+
+def keeps_state(instruction: Instruction) -> bool:
+    """Whether it calls an object, as a schedule; a check of values is a plain function."""
+    keeper = getattr(instruction.function, "__self__", None)
+    return instruction.action is Action.CALL and keeper is not None
 
 
 def written_roots(instructions: Sequence[Instruction]) -> list[Value]:
