@@ -189,9 +189,9 @@ class BatchNormLSTM(BatchNormalized, NormalizedLSTM):
     statistics differ most in the first steps of a recurrence, so that max_length need not be that
     of the sequences. Prefer `LayerNormLSTM` for small batches, and where sequences come one by one.
 
-    Where all samples are nearly alike in a step, as in the black rows at the top of digits, there is
-    no variance to divide by, and the little there is becomes large: add a little noise to such
-    inputs in training (examples/11_rows_of_digits.py), as the paper does for MNIST.
+    Where all samples are nearly alike in a step, as in the blank rows at the top of digits, there
+    is no variance to divide by, and what little there is becomes large: add some noise to such
+    inputs in training, as examples/11_rows_of_digits.py does.
 
     References
     ----------
