@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import cupy
@@ -59,18 +58,22 @@ def identity(stream: Any) -> tuple[int, int]:
 PER_THREAD_STREAM = 2
 
 
+_places: dict[int, Place] = {}
 _starting = threading.Lock()
 
 
 def place_on(device: int) -> Place:
     """The place on a GPU, which must be the current one."""
-    with _starting:  # a cache alone would let threads that come at once make one each
-        return _place(device)
+    with _starting:
+        if device not in _places:
+            _places[device] = Place()
+        return _places[device]
 
 
-@cache
-def _place(device: int) -> Place:
-    return Place()
+def between_captures(device: int) -> AbstractContextManager[Any]:
+    """What would end a capture of another thread, as to wait for a whole GPU, is done inside."""
+    place = _places.get(device)
+    return nullcontext() if place is None else place.lock
 
 
 class Graphs:

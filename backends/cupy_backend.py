@@ -274,7 +274,7 @@ class CupyBackend:
         return bool(cupy.may_share_memory(a, b))
 
     def synchronize(self) -> None:
-        with self.guard:
+        with cuda_graphs.between_captures(self.index), self.guard:
             cupy.cuda.Device(self.index).synchronize()
 
 

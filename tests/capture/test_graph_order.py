@@ -99,6 +99,7 @@ class TestStreams:
             try:
                 for x, t in data:
                     learner.run(x, t)
+                    tg.cuda.synchronize()  # which would end the capture of another thread
             except BaseException as error:
                 errors.append(error)
 
