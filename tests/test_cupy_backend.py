@@ -272,6 +272,17 @@ class TestAgainstTheRealCupy:
                 signature(name, table).bind(*call.args, **keywords)
         assert seen > 10  # it did find them
 
+    def test_names_in_every_adapter(self) -> None:
+        seen = set()
+        for path in self.folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                found = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+                owner, _, name = found.rpartition(".")
+                if owner in ("cupy", "cupy.cuda") and name[0] != "_":
+                    seen.add(name)
+                    assert name in names(owner.removeprefix("cupy.")), (path, found)
+        assert {"RawModule", "get_default_pinned_memory_pool", "set_allocator", "driver"} <= seen
+
     def test_words_taken_as_they_are(self) -> None:
         own = inspect.getsource(adapter)
         for word in VOCABULARY:
