@@ -22,6 +22,9 @@ from tinygrad_bn.errors import BackendError
 from .current_gpu import patiently
 from .uploads import moment
 
+PER_THREAD_STREAM = 2
+"""cudaStreamPerThread: one number, another stream in each thread."""
+
 
 class Place:
     """Where the graphs of one GPU are captured: a stream, which one thread uses at a time.
@@ -53,9 +56,6 @@ class Place:
 def identity(stream: Any) -> tuple[int, int]:
     """What tells streams apart; that of each thread has one number for all."""
     return stream.ptr, threading.get_ident() if stream.ptr == PER_THREAD_STREAM else 0
-
-
-PER_THREAD_STREAM = 2
 
 
 _places: dict[int, Place] = {}

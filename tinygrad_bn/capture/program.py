@@ -36,7 +36,9 @@ class Program:
         self.inputs, self.outputs, self.initial = list(inputs), list(outputs), list(initial)
         kept = needed(instructions, outputs)
         spans = lifetimes(kept, outputs)
-        moved = homes(kept, spans) if backend.guard is None else {}
+        if backend.guard is not None:  # graphs take memory by themselves
+            spans = {}
+        moved = homes(kept, spans)
         self.instructions = self._all = [i for i in kept if i not in moved]
         self._places = {root: store.args[0].array for store, root in moved.items()}
         self._arena = arranged({v: span for v, span in spans.items() if v not in self._places})
