@@ -290,6 +290,14 @@ class TestParts:
             [6.0] * 3,
         ]
 
+    def test_scalars_of_numpy_begin_formulas(self) -> None:
+        def step(x: tg.Tensor) -> tg.Tensor:
+            return tg.Tensor.wrap(np.float32(3) - np.float32(2) * x.array, x.backend)
+
+        compiled = tg.compile(step)
+        for _ in range(2):
+            assert compiled(tg.ones(2)).tolist() == step(tg.ones(2)).tolist() == [1, 1]
+
     def test_many_arrays_become_one(self) -> None:
         """CuPy would send their addresses, from memory that is the host's again afterwards."""
 

@@ -350,7 +350,7 @@ class Recorder:
         """The backend's ``to_numpy``, which a constant alone permits."""
         if isinstance(array, Traced):
             if array.value.kind is not Kind.CONSTANT:
-                raise refusal("reads values that every replay computes anew")
+                raise refusal("reads values, or moves them, that every replay computes anew")
             return array.array
         return array
 

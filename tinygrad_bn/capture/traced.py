@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinygrad_bn.backend import Array, Backend
+from tinygrad_bn.capture.destinations import OPERATORS
 from tinygrad_bn.capture.values import Kind, Value, user_line
 from tinygrad_bn.errors import CaptureError
 
 if TYPE_CHECKING:
     from tinygrad_bn.capture.recorder import Recorder
+
+
+WRITTEN = {ufunc: name for name, ufunc in OPERATORS.items() if hasattr(operator, name)}
+"""NumPy's functions that are an operator, with which a scalar of NumPy's may begin a formula."""
 
 
 class Traced:
@@ -52,6 +57,9 @@ class Traced:
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         if method != "__call__" or kwargs:
             raise refusal(f"calls numpy.{ufunc.__name__} with more than arrays")
+        name = WRITTEN.get(ufunc)
+        if name is not None and self.recorder.native is not np.ndarray:
+            return self.recorder.word(name, getattr(operator, name), args, {})  # as a GPU has it
         return self.recorder.word(ufunc.__name__, ufunc, args, {})
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
