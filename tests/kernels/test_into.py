@@ -145,7 +145,7 @@ def update(name: str, dtype: Any, whole: bool) -> Any:
 
 LAYER = """
     add_bias column_sums relu relu_grad dropped curve_value curve_grad sigmoid_value sigmoid_grad
-    tanh_grad
+    tanh_grad softmax_value softmax_grad log_softmax_value log_softmax_grad
 """
 
 
@@ -166,6 +166,10 @@ def layer(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
             "sigmoid_value": (x,),
             "sigmoid_grad": (dy, x),
             "tanh_grad": (dy, x),
+            "softmax_value": (x, 1),
+            "softmax_grad": (dy, x, 1),
+            "log_softmax_value": (x, 1),
+            "log_softmax_grad": (dy, x, 1),
         }[name]
 
     return made

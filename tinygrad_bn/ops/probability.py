@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
-from tinygrad_bn.backend import Array
+from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.dtypes import as_dtype
 from tinygrad_bn.errors import DtypeError, ShapeError
 from tinygrad_bn.ops.autocasting import under_autocast
@@ -25,19 +25,44 @@ def log_sum(xp: Any, x: Array, axis: int) -> tuple[Array, Array]:
     return centred, xp.log(xp.sum(xp.exp(centred), axis=axis, keepdims=True))
 
 
+@kernel_point
+def softmax_value(backend: Backend, x: Array, axis: int) -> Array:
+    """eˣ / Σ eˣ along an axis; x is of float32 or wider."""
+    xp = backend.xp
+    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    return e / xp.sum(e, axis=axis, keepdims=True)
+
+
+@kernel_point
+def softmax_grad(backend: Backend, dy: Array, y: Array, axis: int) -> Array:
+    """y (dy - Σ dy y) along an axis."""
+    return y * (dy - backend.xp.sum(dy * y, axis=axis, keepdims=True))
+
+
+@kernel_point
+def log_softmax_value(backend: Backend, x: Array, axis: int) -> Array:
+    """x - log Σ eˣ along an axis; x is of float32 or wider."""
+    centred, total = log_sum(backend.xp, x, axis)
+    return centred - total
+
+
+@kernel_point
+def log_softmax_grad(backend: Backend, dy: Array, y: Array, axis: int) -> Array:
+    """dy - e^y Σ dy along an axis."""
+    xp = backend.xp
+    return dy - xp.exp(y) * xp.sum(dy, axis=axis, keepdims=True)
+
+
 class Softmax(Function):
     """eˣ / Σ eˣ along an axis."""
 
     def forward(self, x: Array, *, dim: int) -> Array:
-        xp, self.dim, wider = self.xp, dim, wide(self.xp, x)
-        e = xp.exp(wider - xp.max(wider, axis=dim, keepdims=True))
-        self.y = narrow(xp, e / xp.sum(e, axis=dim, keepdims=True), x)
+        self.dim = dim
+        self.y = narrow(self.xp, softmax_value(self.backend, wide(self.xp, x), dim), x)
         return self.y
 
     def backward(self, dy: Array, /) -> Array:
-        xp, y = self.xp, wide(self.xp, self.y)
-        dy = wide(xp, dy)
-        return y * (dy - xp.sum(dy * y, axis=self.dim, keepdims=True))
+        return softmax_grad(self.backend, wide(self.xp, dy), wide(self.xp, self.y), self.dim)
 
 
 class LogSoftmax(Function):
@@ -45,14 +70,11 @@ class LogSoftmax(Function):
 
     def forward(self, x: Array, *, dim: int) -> Array:
         self.dim = dim
-        centred, total = log_sum(self.xp, wide(self.xp, x), dim)
-        self.y = narrow(self.xp, centred - total, x)
+        self.y = narrow(self.xp, log_softmax_value(self.backend, wide(self.xp, x), dim), x)
         return self.y
 
     def backward(self, dy: Array, /) -> Array:
-        xp, y = self.xp, wide(self.xp, self.y)
-        dy = wide(xp, dy)
-        return dy - xp.exp(y) * xp.sum(dy, axis=self.dim, keepdims=True)
+        return log_softmax_grad(self.backend, wide(self.xp, dy), wide(self.xp, self.y), self.dim)
 
 
 def along(
