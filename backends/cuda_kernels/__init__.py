@@ -51,6 +51,8 @@ FAMILIES = {
     "column_sums": "dense",
     "relu": "dense",
     "relu_grad": "dense",
+    "curve_value": "curves",
+    "curve_grad": "curves",
     "philox_words": "random_words",
     "dropped": "random_words",
     "softmax_cross_entropy": "cross_entropy",
