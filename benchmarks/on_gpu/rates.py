@@ -90,8 +90,8 @@ def launches(bench: Bench) -> dict[str, Any]:
 
 
 def our_launches() -> Calls:
-    """Calls on one number: a kernel of ours by itself, CuPy's, operations with the tape, and a graph
-    with its argument and its result.
+    """Calls on one number: a kernel of ours by itself, CuPy's, operations with the tape, and a
+    graph with its argument and its result.
     """
     from tinygrad_bn.backends.cuda_kernels.batch_norm import moving_average
 
