@@ -88,6 +88,32 @@ class TestStreams:
             side.end_capture()
         assert double(x).tolist() == [2.0] * 3
 
+    def test_who_waits_for_the_gpu_waits_for_a_capture(self) -> None:
+        """Which that would end otherwise, in whichever thread it is."""
+        graphs: Any = backend_for("cuda").graphs()
+        x, begun, errors = tg.ones(3).array, threading.Event(), []
+
+        def wait() -> None:
+            begun.wait()
+            try:
+                tg.cuda.synchronize()
+            except BaseException as error:
+                errors.append(error)
+
+        def work() -> None:
+            begun.set()
+            thread.join(0.2)
+            _ = x + 1
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        with graphs.working():
+            graph = graphs.captured(work)
+        thread.join()
+        assert not errors
+        with graphs.replaying():
+            graphs.launch(graph)
+
     def test_threads_take_turns(self) -> None:
         data = batches(4)
         trained = [Learner(True) for _ in range(3)]

@@ -166,6 +166,21 @@ class TestMemory:
                 assert grow(x).item() == times * x.numel()
                 assert x.max().item() == times
 
+    def test_what_is_read_meanwhile_is_not_overwritten(self) -> None:
+        """A result is made where it is stored to only if nobody looks there in between."""
+        weight = tg.ones(4)
+
+        def step(x: tg.Tensor) -> tg.Tensor:
+            y = x * 2
+            before = weight.sum()
+            weight.copy_(y)
+            return before
+
+        compiled = tg.compile(step)
+        found = [compiled(tg.full((4,), float(i))).item() for i in range(4)]
+        assert found == [4, 0, 8, 16]
+        assert weight.tolist() == [6.0] * 4
+
     def test_results_are_the_callers_to_keep(self) -> None:
         double = tg.compile(lambda x: x * 2)
         found = [double(tg.full((2,), float(i))) for i in range(4)]

@@ -330,18 +330,15 @@ def wanted_places(
 def endings(
     instructions: Sequence[Instruction], outputs: Sequence[Value]
 ) -> dict[Instruction, list[Value]]:
-    """What nobody needs any more after each instruction: results with all their views. What Python
-    is called with stays.
+    """What no instruction needs any more after each: results with all their views. What Python is
+    called with, or returns, the call keeps.
     """
     values = [v for i in instructions for v in (*i.results, *i.operands)]
-    kept = {
-        v.root for i in instructions if i.action is Action.CALL for v in (*i.results, *i.operands)
-    }
     family: dict[Value, list[Value]] = {}
     for value in dict.fromkeys(values):
         family.setdefault(value.root, []).append(value)
     found: dict[Instruction, list[Value]] = {}
     for root, (_, last) in lifetimes(instructions, outputs).items():
-        if last < len(instructions) and root not in kept:
+        if last < len(instructions):
             found.setdefault(instructions[last], []).extend(family[root])
     return found
