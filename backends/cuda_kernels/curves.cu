@@ -1,4 +1,4 @@
-// Activations and their chain rules, of float32; what each curve is stands in ops/curves.py.
+// Activations and their chain rules, of float32; what each curve is stands in tinygrad_bn/curves.py.
 
 #include "packs.cuh"
 #include "rounded.cuh"

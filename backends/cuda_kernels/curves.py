@@ -10,8 +10,8 @@ from typing import Any
 import cupy
 import numpy as np
 
+from tinygrad_bn import curves
 from tinygrad_bn.backend import Array, Kernel
-from tinygrad_bn.ops import curves
 
 from .compilation import VECTOR_BYTES, Source, f32, i64, multiprocessors
 

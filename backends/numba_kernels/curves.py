@@ -1,6 +1,6 @@
 """Activations and their chain rules: one pass over memory, in the dtype of the elements.
 
-Their formulas are those of `tinygrad_bn.ops.curves`, but for Φ, of which the tail is computed, so
+Their formulas are those of `tinygrad_bn.curves`, but for Φ, of which the tail is computed, so
 that it keeps its digits where it is small.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
+from tinygrad_bn import curves
 from tinygrad_bn.backend import Array
-from tinygrad_bn.ops import curves
 
 from . import gate_math
 from .borrowing import written

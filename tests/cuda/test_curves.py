@@ -9,7 +9,7 @@ import pytest
 
 from tests.cupy_standin import count_traffic, thread_order
 from tests.two_backends import CPU, GPU
-from tinygrad_bn.ops import curves
+from tinygrad_bn import curves
 
 CURVES = [
     curves.Elu(1.0, 1.0, 1.0),

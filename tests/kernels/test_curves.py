@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_bn as tg
+from tinygrad_bn import curves
 from tinygrad_bn.backend import Kernel, get_backend
-from tinygrad_bn.ops import curves
 
 pytest.importorskip("numba")
 

@@ -13,8 +13,9 @@ import pytest
 import tinygrad_bn as tg
 from tests.kernels import images
 from tests.kernels.walks import backward_arguments, forward_arguments
+from tinygrad_bn import curves
 from tinygrad_bn.backend import KERNEL_POINTS, get_backend
-from tinygrad_bn.ops import curves, dense, whole_norms
+from tinygrad_bn.ops import dense, whole_norms
 
 pytest.importorskip("numba")
 families = pytest.importorskip("tinygrad_bn.backends.numba_kernels")

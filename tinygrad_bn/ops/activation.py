@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
-from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
-from tinygrad_bn.ops.autocasting import under_autocast
-from tinygrad_bn.ops.curves import (
+from tinygrad_bn.curves import (
     Curve,
     Elu,
     Gelu,
@@ -24,6 +22,8 @@ from tinygrad_bn.ops.curves import (
     curve_grad,
     curve_value,
 )
+from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import is_floating, require_tensor
 from tinygrad_bn.ops.shape import one_axis

@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
-from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
-from tinygrad_bn.ops import dense
-from tinygrad_bn.ops.activation import activate, require_floats
-from tinygrad_bn.ops.autocasting import under_autocast
-from tinygrad_bn.ops.curves import (
+from tinygrad_bn.curves import (
     Hardshrink,
     Hardsigmoid,
     Hardswish,
@@ -22,6 +18,10 @@ from tinygrad_bn.ops.curves import (
     Softshrink,
     Threshold,
 )
+from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.ops import dense
+from tinygrad_bn.ops.activation import activate, require_floats
+from tinygrad_bn.ops.autocasting import under_autocast
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.promotion import require_tensor
 

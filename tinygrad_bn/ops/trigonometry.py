@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
+from tinygrad_bn.curves import tanh_grad
 from tinygrad_bn.ops.autocasting import under_autocast
-from tinygrad_bn.ops.curves import tanh_grad
 from tinygrad_bn.ops.promotion import floating
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.backend import Array
+from tinygrad_bn.curves import sigmoid_grad, sigmoid_value
 from tinygrad_bn.errors import DtypeError
 from tinygrad_bn.ops.autocasting import under_autocast
-from tinygrad_bn.ops.curves import sigmoid_grad, sigmoid_value
 from tinygrad_bn.ops.elementwise import without_gradient
 from tinygrad_bn.ops.promotion import FLOAT, category, floating, is_floating, require_tensor
 
