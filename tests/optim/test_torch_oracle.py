@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 # The update rules are the same, in float64: what remains is the rounding of sums in another order,
-# 1e-16 a step, and of tanh, which a problem that is not convex magnifies. LBFGS divides by differences
-# of gradients, which are small at the end.
+# 1e-16 a step, and of tanh, which a problem that is not convex magnifies. LBFGS divides by
+# differences of gradients, which are small at the end.
 TOLERANCE = 1e-10
 LBFGS_TOLERANCE = 1e-9
 
