@@ -129,3 +129,21 @@ def test_a_trace_speaks_the_whole_vocabulary(word: str) -> None:
     with traced_by(Recorder(backend)):
         assert getattr(backend.xp, word) is not ordinary
     assert getattr(backend.xp, word) is ordinary
+
+
+def test_a_program_shows_its_curves() -> None:
+    compiled = tg.compile(lambda x: tg.nn.functional.elu(x, 0.5))
+    compiled(tg.ones(3))
+    assert "= curve_value(i1, Elu(0.5, 1.0, 1.0))" in str(compiled.program)
+
+
+def test_equal_dtypes_may_be_two_objects() -> None:
+    """As those of arrays that NumPy's generators made: the quick path serves them too."""
+    compiled: Any = tg.compile(lambda x: x + 1)
+    x = tg.ones(3)
+    compiled(x)
+    compiled(x)
+    other = tg.from_numpy(np.zeros(3, np.dtype(np.float32, copy=True)))
+    assert other.array.dtype is not x.array.dtype
+    assert compiled._recent.fits((other,))
+    np.testing.assert_array_equal(compiled(other).numpy(), np.ones(3, np.float32))

@@ -131,7 +131,7 @@ class Recent:
                 x.backend is not self.backend
                 or a.__class__ is not self.native
                 or a.shape != shape
-                or a.dtype is not dtype
+                or a.dtype != dtype  # NumPy has many objects of one dtype
                 or a.strides != strides
                 or x.requires_grad
                 or x._grad is not None
