@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py [--quick] [--seconds 240] [--out FOLDER]
 
-Measures what the GPU can do (copies, products, launches), the kernels of batch norm against the
-time that moving their bytes takes, and training steps beside PyTorch as written, compiled, and as
-CUDA graphs: in this process, in turns, by CUDA's events. TF32 is off on both sides. A rival that is
-missing or fails is named.
+Measures what the GPU can do (copies, products, launches), kernels against the time that moving
+their bytes takes, those of batch norm beside PyTorch's too, and training steps beside PyTorch as
+written, compiled, and as CUDA graphs: in this process, in turns, by CUDA's events. TF32 is off on
+both sides. A rival that is missing or fails is named.
 
 Prints tables in plain text and writes results/<the GPU's name>.json; a quick run writes to --out,
 or to a temporary folder. Needs an NVIDIA GPU and CuPy, else it says what is missing and ends with
@@ -79,16 +79,17 @@ def pytorch() -> tuple[Any, dict[str, str]]:
 
 def measurements(bench: Any) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
     """What measures each section, from what the sections before it found."""
-    from on_gpu import batch_norms, rates, training
+    from on_gpu import batch_norms, passes, rates, training
 
-    def norms(found: dict[str, Any]) -> dict[str, Any]:
+    def bandwidth(found: dict[str, Any]) -> float:
         if "rates" not in found:
             raise RuntimeError("floors need the copy bandwidth, which could not be measured")
-        return batch_norms.measure(bench, found["rates"]["copy"]["bytes a second"])
+        return float(found["rates"]["copy"]["bytes a second"])
 
     return {
         "rates": lambda _: rates.measure(bench),
-        "batch norms": norms,
+        "batch norms": lambda found: batch_norms.measure(bench, bandwidth(found)),
+        "kernels": lambda found: passes.measure(bench, bandwidth(found)),
         "steps": lambda _: training.measure(bench),
     }
 

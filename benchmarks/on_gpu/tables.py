@@ -17,6 +17,8 @@ def tables(results: Results) -> Iterator[Table]:
         yield launches(rates)
     if norms := results.get("batch norms"):
         yield batch_norms(norms)
+    if kernels := results.get("kernels"):
+        yield passes(kernels)
     if steps := results.get("steps"):
         yield training(steps)
 
@@ -52,6 +54,16 @@ def batch_norms(norms: Results) -> Table:
             cells = [middle(seconds["tinygrad_bn"]), duration(row["floor"])]
             cells += [f"{100 * row['of the floor']:.0f} %", middle(seconds.get("torch"))]
             table.rows.append([shape, phase, *cells, times(row.get("torch over ours"))])
+    return table
+
+
+def passes(kernels: Results) -> Table:
+    """Each of the other kernels against its floor."""
+    table = Table("Kernels", ["", "time", "floor", "of the floor"])
+    for name, row in kernels.items():
+        if "floor" in row:
+            cells = [middle(row["seconds"]["tinygrad_bn"]), duration(row["floor"])]
+            table.rows.append([name, *cells, f"{100 * row['of the floor']:.0f} %"])
     return table
 
 
@@ -93,6 +105,7 @@ def rows_of(results: Results) -> Iterable[tuple[str, Any]]:
     rates = results.get("rates", {})
     yield from ((f"a product, {dtype}", row) for dtype, row in rates.get("products", {}).items())
     yield from ((f"batch norm, {s}", row) for s, row in results.get("batch norms", {}).items())
+    yield from ((f"kernels, {name}", row) for name, row in results.get("kernels", {}).items())
     yield from ((f"a step, {name}", row) for name, row in results.get("steps", {}).items())
 
 

@@ -15,7 +15,7 @@ import cupy
 import gpu
 import pytest
 from cases import Case
-from on_gpu import Bench, batch_norms, rates, tables, timing, training
+from on_gpu import Bench, batch_norms, passes, rates, tables, timing, training
 from on_gpu.batch_norms import Shape
 
 from tests import cupy_standin
@@ -23,6 +23,7 @@ from tests.benchmarks.conftest import ABSENT, once
 
 ROOT = Path(__file__).parents[2]
 TINY = Case("tiny", (6, 8, 5), 16)
+SMALL = passes.Sizes(33, 8, (2, 64, 4), 5)
 
 
 class TestTiming:
@@ -157,6 +158,25 @@ class TestBatchNorms:
         assert len(said) == 1
 
 
+class TestPasses:
+    def test_every_kernel_has_its_row(self, bench: Bench, said: list[str]) -> None:
+        found = passes.measure(bench, 1e9, SMALL)
+        assert not [name for name, row in found.items() if "absent" in row]
+        assert len(found) == len(said) == 2 * 8 + 2 * 5 + 2 + 2 * 2 + 5
+        row = found["layer norm, backward, bfloat16"]
+        assert row["bytes"] == 3 * 2 * SMALL.rows * SMALL.columns
+        assert row["floor"] == pytest.approx(row["bytes"] / 1e9, rel=1e-3)
+        assert row["of the floor"] == pytest.approx(row["floor"] / 1e-3, rel=1e-2)
+
+    def test_what_fails_is_named_and_takes_no_other_with_it(
+        self, bench: Bench, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setitem(passes.FAMILIES, "norms", lambda *sizes: 1 / 0)
+        found = passes.measure(bench, 1e9, SMALL)
+        assert "ZeroDivisionError" in found["norms, float32"]["absent"]["tinygrad_bn"]
+        assert "floor" in found["ReLU, float32"]
+
+
 class TestProgram:
     @pytest.fixture
     def measures(self, bench: Bench) -> dict[str, Any]:
@@ -165,6 +185,7 @@ class TestProgram:
             "batch norms": lambda found: batch_norms.measure(
                 bench, found["rates"]["copy"]["bytes a second"], [Shape(33, 8, "float32")]
             ),
+            "kernels": lambda found: passes.measure(bench, 1e9, SMALL),
             "steps": lambda found: training.measure(bench, [TINY], ["float32"]),
         }
 
@@ -186,7 +207,8 @@ class TestProgram:
 
     def test_tables_are_plain_text_and_the_missing_are_told_once(self, results: Any) -> None:
         text = "\n".join(tables.padded(table) for table in tables.tables(results))
-        for part in ("copy, read and written", "33 × 8 float32", "both with ReLU", "tiny float32"):
+        parts = "copy, read and written|33 × 8 float32|both with ReLU|GELU, float32|tiny float32"
+        for part in parts.split("|"):
             assert part in text
         told = tables.missing(results)
         assert told[0] == "torch: not installed: pip install torch"
