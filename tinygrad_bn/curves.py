@@ -65,7 +65,7 @@ class Elu(NamedTuple):
 
     def chain(self, xp: Any, dy: Array, x: Array) -> Array:
         below = self.alpha * self.rate * xp.exp(self.rate * xp.minimum(x, 0))
-        return self.scale * dy * xp.where(x > 0, 1.0, below)
+        return dy * (self.scale * xp.where(x > 0, 1.0, below))
 
 
 class Gelu(NamedTuple):

@@ -125,8 +125,8 @@ def two_like(x: Array, *rest: Any) -> tuple[Array, ...]:
 
 
 def accepts(x: Array, *rest: Any) -> bool:
-    """Float32 or float64 in C order, which may be written to."""
-    return bool(x.dtype in FLOATS and x.flags.carray)
+    """Float32 or float64 in C order."""
+    return bool(x.dtype in FLOATS and x.flags.c_contiguous and x.flags.aligned)
 
 
 def accepts_bias(x: Array, bias: Array) -> bool:

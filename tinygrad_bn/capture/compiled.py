@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Variable
+from tinygrad_bn.backend import Array
 from tinygrad_bn.capture.contents import NUMBERS
 from tinygrad_bn.capture.program import Program
 from tinygrad_bn.capture.surroundings import StandIn
@@ -74,6 +75,9 @@ class Compiled(StandIn):
 
     def _trace(self, key: Any, tensors: list[Variable], args: Any, kwargs: Any) -> Any:
         with self._lock:
+            if (found := self._capture_for(key)) is not None:  # another thread's, meanwhile
+                self.program = found.program
+                return found.replay(tensors)
             known = self._captures.setdefault(key, [])
             if len(known) >= MOST:
                 raise CaptureError(
@@ -84,7 +88,7 @@ class Compiled(StandIn):
             rest = replaced((args, kwargs), Variable, lambda x: None if id(x) in brought else x)
             for earlier in known:
                 earlier.program.rest()
-            capture = Capture(self.function, rest)
+            capture = Capture(self.function, rest, self._lock)
             result = capture.trace(self.function, tensors, args, kwargs)
             known.insert(0, capture)
             self.program = capture.program
@@ -117,6 +121,8 @@ class Recent:
         arrays = [x.array for x in args]
         if any(x.requires_grad or x._grad is not None for x in args):
             return None
+        if not all(map(is_aligned, arrays)):
+            return None
         return Recent(capture, [(a.shape, a.dtype, a.strides) for a in arrays])
 
     def fits(self, args: tuple[Any, ...]) -> bool:
@@ -135,9 +141,15 @@ class Recent:
                 or a.strides != strides
                 or x.requires_grad
                 or x._grad is not None
+                or not is_aligned(a)
             ):
                 return False
         return self.mode == mode() and self.capture.holds()
+
+
+def is_aligned(array: Array) -> bool:
+    """Whether elements begin where the processor wants them, as all of a GPU's do."""
+    return getattr(array.flags, "aligned", True)
 
 
 def signature(args: Any, kwargs: Any) -> tuple[Any, list[Variable]]:
@@ -163,7 +175,8 @@ def described(x: Any, tensors: list[Variable]) -> Any:
                 return ("again", position)
         tensors.append(x)
         array = x.array
-        return (x.backend.device, array.shape, array.dtype, array.strides)
+        kind = array.shape, array.dtype, array.strides, is_aligned(array)
+        return (x.backend.device, *kind)
     if isinstance(x, (tuple, list)):
         return (type(x), *(described(part, tensors) for part in x))
     if isinstance(x, dict):
@@ -207,8 +220,9 @@ def compile(function: F | None = None, *, verify: bool = False) -> F:
     Notes
     -----
     A returned tensor has no history: a step runs ``backward`` itself. A tensor that requires a
-    gradient is known by its identity, other arguments by their kind. On a GPU they are copied to
-    where the graphs read them, so they may not share memory with tensors that the step writes to.
+    gradient is known by its identity, other arguments by their kind. They may not share memory with
+    tensors that the step writes to; on a GPU they are copied to where the graphs read them. Threads
+    that call one compiled step take turns.
     """
     if function is None:
         return cast(F, lambda given: compile(given, verify=verify))

@@ -14,8 +14,9 @@ from numpy.lib.stride_tricks import as_strided
 from tinygrad_bn.backend import Array
 from tinygrad_bn.capture.destinations import Call, Calls, prepared
 from tinygrad_bn.capture.plan import Arena, layout
+from tinygrad_bn.capture.recorder import owner
 from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
-from tinygrad_bn.errors import CaptureError
+from tinygrad_bn.errors import ArgumentError, CaptureError
 from tinygrad_bn.optim.flat import Bucket
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Memory:
         for value in self.inputs:
             self._arrays[value] = like(value)
         self.by_python: set[Instruction] = set()
+        self._guarded = Guarded(program.instructions, self.inputs)
         self._moving: list[tuple[Instruction, int]] = []
         """Views of inputs, and Python's calls on inputs with their place: bound to new ones."""
         self._bindings: list[tuple[list[Any], int, Value]] = []
@@ -132,6 +134,7 @@ class Memory:
 
     def _bind(self, arrays: tuple[Array, ...]) -> None:
         """Let all calls work on these inputs."""
+        self._guarded.check(arrays)
         arrays = tuple(x if x.flags.aligned else aligned(x) for x in arrays)
         self._arrays.update(zip(self.inputs, arrays, strict=True))
         for instruction, place in [*self._moving]:
@@ -165,9 +168,51 @@ class Memory:
             a is not b for a, b in zip(arrays, self._bound, strict=True)
         ):
             self._bind(arrays)
+        given = arrays if self._guarded.written else ()
         for function, args in self._calls:
             function(*args)
+        for place in self._guarded.written if given else ():
+            if given[place] is not self._bound[place]:  # a copy, since it was not aligned
+                np.copyto(given[place], self._bound[place])
         return [self.backend.copy(self._resolved(value)) for value in self.outputs]
+
+
+class Guarded:
+    """What arguments must not be, where a program writes in place.
+
+    Attributes
+    ----------
+    written : the numbers of the inputs that it writes to.
+    """
+
+    def __init__(self, instructions: Sequence[Instruction], inputs: Sequence[Value]) -> None:
+        roots = {target.root for i in instructions for target in i.targets}
+        self.written = [n for n, value in enumerate(inputs) if value in roots]
+        self._states = [root.array for root in roots if root.array is not None]
+        self._owners = {id(owner(x)) for x in self._states}
+
+    def check(self, arrays: Sequence[Array]) -> None:
+        """Refuse memory that cannot be written to, and memory that is written to under another
+        name, which eager would copy first.
+
+        Raises
+        ------
+        ArgumentError, CaptureError
+        """
+        for number in self.written:
+            if not arrays[number].flags.writeable:
+                raise ArgumentError(
+                    "expected memory that can be written to, got read-only; use clone()"
+                )
+        others = [arrays[number] for number in self.written]
+        for x in arrays:
+            near = self._states if id(owner(x)) in self._owners else []
+            for other in (*near, *others):
+                if other is not x and np.may_share_memory(x, other):
+                    raise CaptureError(
+                        f"expected arguments in memory that the step does not write to, got "
+                        f"{x.dtype} {x.shape}, which shares it with {other.dtype} {other.shape}"
+                    )
 
 
 def is_early(instruction: Instruction) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 from tinygrad_bn import config
@@ -77,10 +76,10 @@ class Capture:
     result : what the step returns, with `Output` and `Given` in the places of tensors.
     """
 
-    def __init__(self, step: Callable[..., Any], args: Any) -> None:
+    def __init__(self, step: Callable[..., Any], args: Any, lock: Any) -> None:
         self.verified = 0
         self.calls: list[Any] = []
-        self.locks: list[Any] = [Lock()]
+        self.locks: list[Any] = [lock]
         self.surroundings = Surroundings(step, args)
         for optimizer in self.surroundings.optimizers:
             optimizer.settle()
