@@ -4,7 +4,7 @@ Python.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ class Memory:
         for value in self.inputs:
             self._arrays[value] = like(value)
         self.by_python: set[Instruction] = set()
-        self._guarded = Guarded(program.instructions, self.inputs)
+        self._guarded = Guarded(program.instructions, self.inputs, places.values())
         self._moving: list[tuple[Instruction, int]] = []
         """Views of inputs, and Python's calls on inputs with their place: bound to new ones."""
         self._bindings: list[tuple[list[Any], int, Value]] = []
@@ -168,27 +168,32 @@ class Memory:
             a is not b for a, b in zip(arrays, self._bound, strict=True)
         ):
             self._bind(arrays)
-        given = arrays if self._guarded.written else ()
         for function, args in self._calls:
             function(*args)
-        for place in self._guarded.written if given else ():
-            if given[place] is not self._bound[place]:  # a copy, since it was not aligned
-                np.copyto(given[place], self._bound[place])
+        for place in self._guarded.written:
+            if arrays[place] is not self._bound[place]:  # a copy, since it was not aligned
+                np.copyto(arrays[place], self._bound[place])
         return [self.backend.copy(self._resolved(value)) for value in self.outputs]
 
 
 class Guarded:
-    """What arguments must not be, where a program writes in place.
+    """What arguments must not be, where a program writes in place: to them, or to state, in which
+    results may be made too.
 
     Attributes
     ----------
     written : the numbers of the inputs that it writes to.
     """
 
-    def __init__(self, instructions: Sequence[Instruction], inputs: Sequence[Value]) -> None:
+    def __init__(
+        self,
+        instructions: Sequence[Instruction],
+        inputs: Sequence[Value],
+        made_in: Iterable[Array],
+    ) -> None:
         roots = {target.root for i in instructions for target in i.targets}
         self.written = [n for n, value in enumerate(inputs) if value in roots]
-        self._states = [root.array for root in roots if root.array is not None]
+        self._states = [*made_in, *(root.array for root in roots if root.array is not None)]
         self._owners = {id(owner(x)) for x in self._states}
 
     def check(self, arrays: Sequence[Array]) -> None:
