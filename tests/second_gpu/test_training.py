@@ -211,7 +211,7 @@ class TestRanks:
         def work(rank: int) -> Any:
             device = f"cuda:{rank}"
             x, y = batch(device)
-            replica = model(device)
+            replica = replicas[rank]
             optimizer = optim.SGD(replica.parameters(), lr=0.1)
             for _ in range(2):
                 optimizer.zero_grad()
@@ -221,6 +221,7 @@ class TestRanks:
                 optimizer.step()
             return [p.tolist() for p in replica.parameters()]
 
+        replicas = [model(f"cuda:{rank}") for rank in range(2)]  # a seed is for all threads
         found = distributed.spawn(work, 2)
         assert found[0] == found[1]
         alone = model("cpu")
