@@ -8,21 +8,10 @@ import numpy as np
 import pytest
 
 from tests.cupy_standin import count_traffic, thread_order
+from tests.kernels.curves import CURVES
 from tests.two_backends import CPU, GPU
 from tinygrad_bn import curves
 
-CURVES = [
-    curves.Elu(1.0, 1.0, 1.0),
-    curves.Elu(-0.7, 1.05, 0.5),
-    curves.Gelu(),
-    curves.GeluTanh(),
-    curves.LeakyRelu(0.01),
-    curves.LogSigmoid(),
-    curves.Mish(),
-    curves.Silu(),
-    curves.Softplus(1.0, 20.0),
-    curves.Softplus(-2.0, 3.0),
-]
 ODD = (0.0, -0.0, np.nan, np.inf, -np.inf, 1e30, -1e30, 20.0, -20.0, 88.0, -104.0, 40.0)
 
 

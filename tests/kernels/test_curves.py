@@ -10,24 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_bn as tg
+from tests.kernels.curves import CURVES
 from tinygrad_bn import curves
 from tinygrad_bn.backend import Kernel, get_backend
 
 pytest.importorskip("numba")
 
 NUMPY = get_backend("numpy")
-CURVES = [
-    curves.Elu(1.0, 1.0, 1.0),
-    curves.Elu(-0.7, 1.05, 0.5),
-    curves.Gelu(),
-    curves.GeluTanh(),
-    curves.LeakyRelu(0.01),
-    curves.LogSigmoid(),
-    curves.Mish(),
-    curves.Silu(),
-    curves.Softplus(1.0, 20.0),
-    curves.Softplus(-2.0, 3.0),
-]
 OTHERS = [curves.Hardtanh(-1, 1), curves.Hardswish(), curves.Softshrink(0.5), curves.Softsign()]
 
 
