@@ -11,10 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tinygrad_bn.backend import Array, Backend, Graphs
+from tinygrad_bn.capture.guarding import Guarded
 from tinygrad_bn.capture.memory import is_early
 from tinygrad_bn.capture.plan import homes, lifetimes
 from tinygrad_bn.capture.recorder import owner
-from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
+from tinygrad_bn.capture.values import Action, Instruction, Value, replaced
 from tinygrad_bn.errors import BackendError, CaptureError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -63,11 +64,9 @@ class Graphed:
         self._ending = endings(instructions, self.outputs)
         self._wanted = wanted_places(self.backend, instructions, self.outputs)
         self._landing: dict[Instruction, dict[Any, Array]] = {}
-        written = written_roots(instructions)
-        self._written = [v for v in self.inputs if v in written]
-        states = [v.array for v in written if v.array is not None]
-        self._refuse_shared(states, arrays)
-        self._make(instructions, arrays, states)
+        self._guarded = Guarded(self.backend, instructions, self.inputs)
+        self._guarded.check(arrays)
+        self._make(instructions, arrays, self._guarded.states)
         self._places = [self._arrays[v] for v in self.inputs]
         self._results = [self._resolved(v) for v in self.outputs]
 
@@ -101,21 +100,6 @@ class Graphed:
     def pool_size(self) -> int:
         """The bytes that the graphs have for themselves."""
         return self._graphs.pool_size
-
-    def _refuse_shared(self, states: Sequence[Array], arrays: Sequence[Array]) -> None:
-        """Refuse arguments in memory that the step writes to, which a copy would not see."""
-        given = dict(zip(self.inputs, arrays, strict=True))
-        for value, x in given.items():
-            mine = value in self._written
-            others = [
-                y for v, y in given.items() if v is not value and (mine or v in self._written)
-            ]
-            for other in (*states, *others):
-                if x.size and self.backend.overlap(x, other):
-                    raise CaptureError(
-                        f"expected arguments in memory that the step does not write to, got "
-                        f"{value.described}, which shares it with {other.dtype} {other.shape}"
-                    )
 
     def _settle(self, instructions: Sequence[Instruction], arrays: Sequence[Array]) -> None:
         """Take the memory that graphs and Python share: of arguments, and of what calls return."""
@@ -263,20 +247,15 @@ class Graphed:
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """Bring the arguments, launch all graphs, and copy the outputs; the host waits for none."""
         self.launched = True
+        self._guarded.check(arrays)
         with self._graphs.replaying():
             for place, array in zip(self._places, arrays, strict=True):
                 self._graphs.load(place, array)
             for part in self._parts:
                 part()
-            if self._written:
-                self._give_back(arrays)
+            for number in self._guarded.written:  # what the step made of its arguments
+                self.backend.store(arrays[number], self._places[number])
             return [self.backend.copy(x) for x in self._results]
-
-    def _give_back(self, arrays: Sequence[Array]) -> None:
-        """Let arguments that the step wrote to be what it made of them."""
-        for value, place, array in zip(self.inputs, self._places, arrays, strict=True):
-            if value in self._written:
-                self.backend.store(array, place)
 
 
 def in_turn(instructions: Sequence[Instruction]) -> list[Stretch]:
@@ -301,12 +280,6 @@ def keeps_state(instruction: Instruction) -> bool:
     """Whether it calls an object, as a schedule; a check of values is a plain function."""
     keeper = getattr(instruction.function, "__self__", None)
     return instruction.action is Action.CALL and keeper is not None
-
-
-def written_roots(instructions: Sequence[Instruction]) -> list[Value]:
-    """Whose memory outside of the program it overwrites."""
-    roots = (target.root for i in instructions for target in i.targets)
-    return [*dict.fromkeys(root for root in roots if root.kind is not Kind.RESULT)]
 
 
 def wanted_places(

@@ -4,7 +4,7 @@ Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from tinygrad_bn.backend import Array
 from tinygrad_bn.capture.destinations import Call, Calls, prepared
+from tinygrad_bn.capture.guarding import Guarded
 from tinygrad_bn.capture.plan import Arena, layout
-from tinygrad_bn.capture.recorder import owner
 from tinygrad_bn.capture.values import Action, Instruction, Kind, Value, replaced
-from tinygrad_bn.errors import ArgumentError, CaptureError
+from tinygrad_bn.errors import CaptureError
 from tinygrad_bn.optim.flat import Bucket
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Memory:
         for value in self.inputs:
             self._arrays[value] = like(value)
         self.by_python: set[Instruction] = set()
-        self._guarded = Guarded(program.instructions, self.inputs, places.values())
+        self._guarded = Guarded(self.backend, program.instructions, self.inputs, places.values())
         self._moving: list[tuple[Instruction, int]] = []
         """Views of inputs, and Python's calls on inputs with their place: bound to new ones."""
         self._bindings: list[tuple[list[Any], int, Value]] = []
@@ -174,50 +174,6 @@ class Memory:
             if arrays[place] is not self._bound[place]:  # a copy, since it was not aligned
                 np.copyto(arrays[place], self._bound[place])
         return [self.backend.copy(self._resolved(value)) for value in self.outputs]
-
-
-class Guarded:
-    """What arguments must not be, where a program writes in place: to them, or to state, in which
-    results may be made too.
-
-    Attributes
-    ----------
-    written : the numbers of the inputs that it writes to.
-    """
-
-    def __init__(
-        self,
-        instructions: Sequence[Instruction],
-        inputs: Sequence[Value],
-        made_in: Iterable[Array],
-    ) -> None:
-        roots = {target.root for i in instructions for target in i.targets}
-        self.written = [n for n, value in enumerate(inputs) if value in roots]
-        self._states = [*made_in, *(root.array for root in roots if root.array is not None)]
-        self._owners = {id(owner(x)) for x in self._states}
-
-    def check(self, arrays: Sequence[Array]) -> None:
-        """Refuse memory that cannot be written to, and memory that is written to under another
-        name, which eager would copy first.
-
-        Raises
-        ------
-        ArgumentError, CaptureError
-        """
-        for number in self.written:
-            if not arrays[number].flags.writeable:
-                raise ArgumentError(
-                    "expected memory that can be written to, got read-only; use clone()"
-                )
-        others = [arrays[number] for number in self.written]
-        for x in arrays:
-            near = self._states if id(owner(x)) in self._owners else []
-            for other in (*near, *others):
-                if other is not x and np.may_share_memory(x, other):
-                    raise CaptureError(
-                        f"expected arguments in memory that the step does not write to, got "
-                        f"{x.dtype} {x.shape}, which shares it with {other.dtype} {other.shape}"
-                    )
 
 
 def is_early(instruction: Instruction) -> bool:
