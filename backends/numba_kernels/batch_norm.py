@@ -25,8 +25,9 @@ def loops(x: Array) -> Any:
 
 def writing_loops(x: Array, out: Array | None, mask: Array | None = None) -> Any:
     """Where those are that write a result of the size of x, elsewhere than over an operand."""
-    large = x.nbytes >= LARGE and out is not None and mask is None and not is_unmapped(out)
-    return large_batches if large else loops(x)
+    if x.nbytes >= LARGE and out is not None and mask is None and not is_unmapped(out):
+        return large_batches
+    return columns if x.shape[2] == 1 else positions
 
 
 def batch_moments(outs: tuple[Array, ...], x: Array, mask: Array | None) -> Call:
@@ -105,7 +106,8 @@ def of_whole(x: Array, *rest: Any) -> tuple[Array, ...]:
 
 
 def of_whole_grad(x: Array, *rest: Any) -> tuple[Array, ...]:
-    return *like(x), *of_channels(x)
+    channels = x.shape[1]
+    return np.empty(x.shape, x.dtype), np.empty(channels), np.empty(channels)
 
 
 def accepts(x: Array, *rest: Any) -> bool:
@@ -113,9 +115,9 @@ def accepts(x: Array, *rest: Any) -> bool:
     return bool(x.dtype in FLOATS and x.flags.c_contiguous and x.size)
 
 
-def of_floats(*parameters: Array | None) -> bool:
+def of_floats(weight: Array | None, bias: Array | None = None) -> bool:
     """Whether parameters that are there are of such a dtype."""
-    return all(p is None or p.dtype in FLOATS for p in parameters)
+    return (weight is None or weight.dtype in FLOATS) and (bias is None or bias.dtype in FLOATS)
 
 
 def accepts_affine(x: Array, mean: Array, rstd: Array, *parameters: Array | None) -> bool:

@@ -20,9 +20,9 @@ def in_one_call(
     ``into(results, *args)`` says.
     """
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        outs = made(*args, **kwargs)
-        function, operands = into(outs, *args, **kwargs)
+    def run(*args: Any) -> Any:
+        outs = made(*args)
+        function, operands = into(outs, *args)
         function(*operands)
         return outs if len(outs) > 1 else outs[0]
 

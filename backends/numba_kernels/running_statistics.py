@@ -21,13 +21,31 @@ def averaged(mean: Any, var: Any, new_mean: Any, new_var: Any, rate: Any, factor
         var[c] = var[c] * kept + new_var[c] * fresh
 
 
+@exact
+def counted(
+    count: Any, mean: Any, var: Any, new_mean: Any, new_var: Any, rate: Any, factor: Any
+) -> None:
+    """The same, and the count of batches."""
+    count[()] += 1
+    averaged(mean, var, new_mean, new_var, rate, factor)
+
+
 def moving_moments(outs: tuple[Array, ...], *args: Any) -> Call:
     return averaged, args
+
+
+def tracked_moments(outs: tuple[Array, ...], *args: Any) -> Call:
+    return counted, args
 
 
 def run(mean: Array, var: Array, *args: Any) -> tuple[Array, Array]:
     averaged(mean, var, *args)
     return mean, var
+
+
+def run_tracked(count: Array, mean: Array, var: Array, *args: Any) -> tuple[Array, Array, Array]:
+    counted(count, mean, var, *args)
+    return count, mean, var
 
 
 def accepts(
@@ -44,4 +62,12 @@ def accepts(
     )
 
 
-KERNELS = {"moving_moments": Kernel(run, accepts, moving_moments, (0, 1))}
+def accepts_tracked(count: Array, *args: Any) -> bool:
+    """The same, and a count that may be written."""
+    return count.dtype == np.int64 and count.flags.carray and accepts(*args)
+
+
+KERNELS = {
+    "moving_moments": Kernel(run, accepts, moving_moments, (0, 1)),
+    "tracked_moments": Kernel(run_tracked, accepts_tracked, tracked_moments, (0, 1, 2)),
+}

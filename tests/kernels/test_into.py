@@ -195,6 +195,11 @@ def running(dtype: Any) -> Any:
     return made
 
 
+def tracked(dtype: Any) -> Any:
+    """The same, and a count of batches."""
+    return lambda rng: (np.array(41), *running(dtype)(rng))
+
+
 def words(n: int) -> Any:
     def made(rng: Rng) -> tuple[Any, ...]:
         state = rng.integers(0, 2**64, 3, np.uint64)
@@ -239,6 +244,7 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
             yield "mean_cross_entropy", title, classes(False, *kind)
             yield "mean_cross_entropy_grad_input", title, of_mean(*kind)
         yield "moving_moments", np.dtype(dtype).name, running(dtype)
+        yield "tracked_moments", np.dtype(dtype).name, tracked(dtype)
         for name in LAYER.split():
             for shape in ((1, 1), (23, 37)):
                 yield name, f"{np.dtype(dtype).name}-{shape[0]}", layer(name, shape, dtype)

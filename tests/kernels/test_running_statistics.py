@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygrad_bn.backend import get_backend
-from tinygrad_bn.ops.moments import moving_moments
+from tinygrad_bn.ops.moments import moving_moments, tracked_moments
 
 pytest.importorskip("numba")
 
@@ -32,6 +32,25 @@ def test_moves_the_buffers_themselves_as_the_body_says(dtype: Any, size: int) ->
     assert moved[1] is var
     for got, value in zip(moved, expected, strict=True):
         np.testing.assert_array_equal(got, value.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_counts_the_batch_along(dtype: Any) -> None:
+    count, (mean, var, *batch) = np.array(2**40), statistics(dtype, 67)
+    given = count.copy(), mean.copy(), var.copy()
+    expected = tracked_moments.reference(NUMPY, *given, *batch, 0.1, 67 / 66)
+    moved = tracked_moments(NUMPY, count, mean, var, *batch, 0.1, 67 / 66)
+    assert all(got is place for got, place in zip(moved, (count, mean, var), strict=True))
+    for got, value in zip(moved, expected, strict=True):
+        np.testing.assert_array_equal(got, np.asarray(value).astype(got.dtype))
+
+
+@pytest.mark.parametrize("count", [np.array(3.0), np.array(3, np.int32)], ids=str)
+def test_leaves_other_counts_to_the_body(count: Any) -> None:
+    mean, var, *batch = statistics(np.float32, 5)
+    moved = tracked_moments(NUMPY, count, mean, var, *batch, 0.1, 1.0)
+    assert moved[0] == count + 1
+    assert count == 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tinygrad_bn.autograd.variable import Variable
-from tinygrad_bn.backend import current
+from tinygrad_bn.backend import on
 from tinygrad_bn.errors import DtypeError, GradientError
 
 
@@ -25,8 +25,8 @@ def seeds(roots: Sequence[Variable], grads: Sequence[Any] | None, as_tensors: bo
                 raise GradientError(
                     f"expected a scalar, or its gradient given, got shape {root.array.shape}"
                 )
-            with current(root.backend):
-                ones = root.backend.xp.ones(root.array.shape, dtype=root.array.dtype)
+            shape, dtype = root.array.shape, root.array.dtype
+            ones = on(root.backend, root.backend.xp.ones, shape, dtype=dtype)
             grad = Variable.tensor_class.wrap(ones, root.backend)
         if not isinstance(grad, Variable):
             raise GradientError(

@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import Token
 from operator import attrgetter
 from typing import Any
 
-from tinygrad_bn.autograd.destinations import keeper
 from tinygrad_bn.autograd.endpoints import as_sequence, seeds, variables
 from tinygrad_bn.autograd.function import new
 from tinygrad_bn.autograd.ownership import taken
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.autograd.walk import Key, Walk, hooked, key_of
 from tinygrad_bn.backend import current
-from tinygrad_bn.config import autocasting, grad_mode
 from tinygrad_bn.errors import GradientError
 
 kept_by = attrgetter("slot", "_grad", "_hooks", "_after")
-
-
-class Walking:
-    """While a walk runs, a graph is recorded if gradients are to have one, and nothing is cast."""
-
-    __slots__ = ("tokens", "walk")
-
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
-
-    def __enter__(self) -> None:
-        self.tokens: tuple[Token[Any], ...] = (
-            grad_mode.set(self.walk.create_graph),
-            autocasting.set(None),
-            keeper.set(self.walk.place if self.walk.keeping else None),
-        )
-
-    def __exit__(self, *_: object) -> None:
-        mode, casting, place = self.tokens
-        grad_mode.reset(mode)
-        autocasting.reset(casting)
-        keeper.reset(place)
 
 
 def backward(
@@ -68,9 +43,9 @@ def backward(
     given = None if grad_tensors is None else as_sequence(grad_tensors)
     targets = None if inputs is None else variables(inputs, "inputs")
     retain_graph = create_graph if retain_graph is None else retain_graph
-    walk = Walk(targets, retain_graph, create_graph, keeping=True)
-    with Walking(walk), current(roots[0].backend):
-        found = walk.run(roots, seeds(roots, given, create_graph))
+    walk = Walk(roots, targets, retain_graph, create_graph, keeping=True)
+    with walk:
+        found = walk.run(seeds(roots, given, create_graph))
         if walk.keeping and targets is None:
             keep_in_slots(found)
         for key in [*found]:
@@ -139,9 +114,9 @@ def grad(
         if not target.requires_grad:
             raise GradientError("expected inputs that require a gradient, got one that does not")
     retain_graph = create_graph if retain_graph is None else retain_graph
-    walk = Walk(targets, retain_graph, create_graph)
-    with Walking(walk), current(roots[0].backend):
-        found = walk.run(roots, seeds(roots, given, create_graph))
+    walk = Walk(roots, targets, retain_graph, create_graph)
+    with walk:
+        found = walk.run(seeds(roots, given, create_graph))
         keys = [key_of(target) for target in targets]
         repeated = len({*keys}) < len(keys)
         results: list[Any] = []

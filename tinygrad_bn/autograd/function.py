@@ -109,7 +109,11 @@ class Function:
                 node.trace = where.get() + "".join(traceback.format_stack(limit=12)[:-1])
         if result.__class__ is tuple or node.backend is not backend:
             return node.wrapped(inputs[0], result, tracked)
-        out = node.made(result, tracked)
+        out = new(Variable.tensor_class)  # what `made` does, without a call
+        out.array = result if result.__class__ is backend.array_type else backend.asarray(result)
+        out.backend = backend
+        if tracked:
+            out.creator, out.requires_grad = node, True
         if cls.view:
             out._stamp = inputs[0].stamp
         return out
@@ -241,7 +245,3 @@ class Function:
                         f"{self.name} needs its {role} of shape {array.shape} for the gradient, "
                         "but it was changed in place after the operation"
                     )
-
-    def release(self) -> None:
-        """Free what the node keeps; it cannot be differentiated again."""
-        self.__dict__.clear()

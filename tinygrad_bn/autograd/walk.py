@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import Token
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any, TypeAlias
 
 from tinygrad_bn import config
+from tinygrad_bn.autograd.destinations import keeper
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.interpreters import interpreters, replay
 from tinygrad_bn.autograd.variable import Stamp, Variable
@@ -57,6 +59,7 @@ class Walk:
 
     Parameters
     ----------
+    roots : the outputs that it starts from.
     targets : whose gradients are wanted; those of all leaves by default.
     retain_graph : leave nodes what they hold.
     create_graph : gradients are Tensors with a graph of their own; otherwise arrays.
@@ -69,11 +72,13 @@ class Walk:
 
     def __init__(
         self,
+        roots: Sequence[Variable],
         targets: Sequence[Variable] | None,
         retain_graph: bool,
         create_graph: bool,
         keeping: bool = False,
     ) -> None:
+        self.roots, self.guard = roots, roots[0].backend.guard
         self.wanted = None if targets is None else {key_of(t): t for t in targets}
         self.retain_graph, self.create_graph = retain_graph, create_graph
         self.plain = not create_graph and not config.anomaly_mode.get()
@@ -84,16 +89,39 @@ class Walk:
         self.ahead: list[tuple[int, Function]] = []
         """The nodes ahead as a heap, the youngest on top."""
 
+    def __enter__(self) -> None:
+        """While it runs, a graph is recorded if gradients are to have one, and nothing is cast; the
+        device of the first root is the current one.
+        """
+        if self.guard is not None:
+            self.guard.__enter__()
+        self.tokens: tuple[Token[Any], ...] = (
+            config.grad_mode.set(self.create_graph),
+            config.autocasting.set(None),
+            keeper.set(self.place if self.keeping else None),
+        )
+
+    def __exit__(self, *error: Any) -> None:
+        mode, casting, place = self.tokens
+        config.grad_mode.reset(mode)
+        config.autocasting.reset(casting)
+        keeper.reset(place)
+        if self.guard is not None:
+            self.guard.__exit__(*error)
+
     def tensor(self, key: Key) -> Variable:
         """What a key is of."""
         return key if isinstance(key, Variable) else (self.wanted or {})[key]
 
-    def run(self, roots: Sequence[Variable], grads: Sequence[Any]) -> dict[Key, Any]:
+    def run(self, grads: Sequence[Any]) -> dict[Key, Any]:
         """What is found, from the gradients of the roots."""
         ahead, pending, plain = self.ahead, self.pending, self.plain
-        useful = None if self.wanted is None else leading_to(self.wanted, collect(roots))
-        for root, grad in zip(roots, grads, strict=True):
-            with current(root.backend):
+        useful = None if self.wanted is None else leading_to(self.wanted, collect(self.roots))
+        for root, grad in zip(self.roots, grads, strict=True):
+            if root.backend.guard is None:
+                self.send(root, grad)
+                continue
+            with root.backend.guard:
                 self.send(root, grad)
         while ahead:
             node = heappop(ahead)[1]
@@ -113,7 +141,7 @@ class Walk:
                 with current(node.origin or backend):  # where gradients of inputs add up
                     self.distribute(node, dxs if dxs.__class__ is tuple else (dxs,))
             if not self.retain_graph:
-                node.release()
+                node.__dict__.clear()  # of what it kept; it cannot be differentiated again
         return self.found
 
     def note(self, node: Function, dy: Any) -> None:
@@ -138,6 +166,16 @@ class Walk:
             return None
         return slot
 
+    def fitted(self, node: Function, x: Variable, dx: Any) -> Any:
+        """The gradient in the shape and dtype of ``x``; cast into the place where it is to be kept,
+        if there is one.
+        """
+        place = self.place(x) if self.keeping and dx.shape == x.array.shape else None
+        if place is None:
+            return fitted(node, x, dx)
+        x.backend.store(place, dx)
+        return place
+
     def distribute(self, node: Function, dxs: tuple[Any, ...]) -> None:
         """Add the gradients of a node's inputs to what is known of them."""
         inputs, pending, found = node.inputs or (), self.pending, self.found
@@ -150,7 +188,7 @@ class Walk:
                 continue
             try:
                 if dx.shape != x.array.shape or dx.dtype is not x.array.dtype:
-                    dx = fitted(node, x, dx)
+                    dx = self.fitted(node, x, dx)
             except AttributeError:
                 raise GradientError(
                     f"expected arrays from {node.name}.backward, got {type(dx).__name__}"

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.variable import Variable, stamp
-from tinygrad_bn.backend import Array, Backend, current
+from tinygrad_bn.backend import Array, Backend, current, on
 from tinygrad_bn.config import as_first_seen, grad_mode, recomputing
 from tinygrad_bn.errors import ArgumentError
 from tinygrad_bn.ops.collective import Group, gathered, reduced
+from tinygrad_bn.ops.counting import one_more
 from tinygrad_bn.ops.moments import (
     batch_grad_input,
     batch_grad_sums,
@@ -22,6 +23,7 @@ from tinygrad_bn.ops.moments import (
     merged_moments,
     moving_average,
     moving_moments,
+    tracked_moments,
     wide,
 )
 from tinygrad_bn.ops.norm_arguments import (
@@ -106,17 +108,12 @@ class BatchNorm(Function):
         y, mean, var = results
         return self.made(y, tracked), mean, var
 
-    @property
-    def others(self) -> tuple[None, ...]:
-        """The gradients of inputs that have none."""
-        return (None,) * (len(self.needs) - 3)
-
     def backward(self, dy: Array, /) -> tuple[Array | None, ...]:
         xp, dy = self.xp, by_channel(self.xp, dy, self.axis)
-        kept = (self.x, self.mean, self.rstd)
+        kept, others = (self.x, self.mean, self.rstd), (None,) * (len(self.needs) - 3)
         if not self.needs[0] and not self.relu:
             dbias, dweight = batch_grad_sums(self.backend, dy, *kept, self.mask)
-            return (None, dweight, dbias, *self.others)
+            return (None, dweight, dbias, *others)
         if self.group is None:
             dx, dbias, dweight = whole_batch_norm_grad(
                 self.backend, dy, *kept, self.weight, self.bias, self.mask, self.count, self.relu
@@ -126,7 +123,7 @@ class BatchNorm(Function):
             both = reduced(self.group, xp.stack((dbias, dweight)))
             means = both[0] / max(self.count, 1), both[1] / max(self.count, 1)
             dx = batch_grad_input(self.backend, dy, *kept, self.weight, *means, self.mask)
-        return (xp.reshape(dx, self.shape), dweight, dbias, *self.others)
+        return (xp.reshape(dx, self.shape), dweight, dbias, *others)
 
 
 class FixedBatchNorm(Function):
@@ -252,8 +249,11 @@ def move_towards(
     moments: Moments,
     momentum: float | Tensor,
     correction: str = "unbiased",
+    count: Tensor | None = None,
 ) -> None:
-    """Move running statistics towards those of a batch, in place; from nothing follows nothing."""
+    """Move running statistics towards those of a batch, in place, and the ``count`` of batches one
+    on; from nothing follows nothing.
+    """
     if not moments.count:
         return
     backend, factor = moments.backend, moments.factor(correction)
@@ -263,18 +263,22 @@ def move_towards(
             (running_mean, running_var), moments.arrays, (1.0, factor), strict=True
         ):
             if running is not None:
-                with current(backend):
-                    moved = moving_average(backend, running.array, value, rate, scale)
-                running.overwrite(moved)
+                known = running.array
+                running.overwrite(on(backend, moving_average, backend, known, value, rate, scale))
+        if count is not None:
+            count.overwrite(on(backend, one_more, backend, count.array)[0])
         return
-    running_mean.require_outside()
-    running_var.require_outside()
-    stamp((running_mean, running_var))  # before anything here holds their memory too
-    known = running_mean.array, running_var.array
-    with current(backend):
-        mean, var = moving_moments(backend, *known, *moments.arrays, rate, factor)
-    backend.store(known[0], mean)
-    backend.store(known[1], var)
+    state = (running_mean, running_var) if count is None else (count, running_mean, running_var)
+    for x in state:
+        if x.requires_grad:
+            x.require_outside()
+    stamp(state)  # before anything here holds their memory too
+    places = [x.array for x in state]
+    point: Any = moving_moments if count is None else tracked_moments
+    values = on(backend, point, backend, *places, *moments.arrays, rate, factor)
+    for place, value in zip(places, values, strict=True):
+        if place is not value:  # as where no kernel has written it
+            backend.store(place, value)
 
 
 def batch_norm(

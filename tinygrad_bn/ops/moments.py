@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.ops.counting import one_more
 
 
 def wide(backend: Backend, x: Array) -> Array:
@@ -235,6 +236,22 @@ def moving_moments(
     """Both running statistics one step on, towards ``mean`` and ``factor`` times ``var``."""
     moved = moving_average(backend, running_mean, mean, rate, 1.0)
     return moved, moving_average(backend, running_var, var, rate, factor)
+
+
+@kernel_point
+def tracked_moments(
+    backend: Backend,
+    count: Array,
+    running_mean: Array,
+    running_var: Array,
+    mean: Array,
+    var: Array,
+    rate: Array | float,
+    factor: float,
+) -> tuple[Array, Array, Array]:
+    """The count of batches after this one, and `moving_moments`."""
+    moved = moving_moments(backend, running_mean, running_var, mean, var, rate, factor)
+    return *one_more(backend, count), *moved
 
 
 @kernel_point

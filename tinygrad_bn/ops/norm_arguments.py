@@ -113,9 +113,9 @@ def values_per_channel(input: Tensor, axis: int, mask: Tensor | None = None) -> 
     """How many values of each channel count for the statistics; to count a mask's waits for it."""
     if mask is not None:
         return int(mask.sum().item())
-    shape = input.shape
+    shape: tuple[int, ...] = input.array.shape
     if shape[axis]:
-        return input.numel() // shape[axis]
+        return input.array.size // shape[axis]  # type: ignore[no-any-return]
     return math.prod(shape[:axis]) * math.prod(shape[axis + 1 :])
 
 

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 from tinygrad_bn import creation
-from tinygrad_bn.autograd.variable import stamp
-from tinygrad_bn.backend import current
+from tinygrad_bn.backend import on
 from tinygrad_bn.config import recomputing
 from tinygrad_bn.dtypes import float32
 from tinygrad_bn.errors import ArgumentError, StateError
@@ -163,28 +162,22 @@ class RunningNormalization(Normalization):
         if _gathered and (gathered := _gathered.get(self)) is not None:
             gathered.append(moments)
             return
-        self.follow(moments, self.advance())
+        if self.momentum is None:
+            self.follow(moments, self.counted())
+        else:
+            self.follow(moments, self.momentum, self.num_batches_tracked)
 
-    def follow(self, moments: Moments, rate: float | Tensor) -> None:
-        """Move the running statistics towards these moments."""
+    def follow(self, moments: Moments, rate: float | Tensor, count: Tensor | None = None) -> None:
+        """Move the running statistics towards these moments, and the count of batches one on."""
         correction = self.running_var_correction
-        move_towards(self.running_mean, self.running_var, moments, rate, correction)
+        move_towards(self.running_mean, self.running_var, moments, rate, correction, count)
 
-    def advance(self) -> float | Tensor:
-        """Count a batch; the weight of the newest one in the running statistics, 1 / count for a
-        plain average.
-        """
+    def counted(self) -> Tensor:
+        """Count a batch; the weight of the newest one in a plain average, 1 / count."""
         count = self.num_batches_tracked
         if count is None:
-            if self.momentum is None:
-                raise StateError("expected num_batches_tracked for momentum=None, got None")
-            return self.momentum
-        count.require_outside()
-        stamp((count,))
-        with current(count.backend):
-            count.backend.store(count.array, *one_more(count.backend, count.array))
-        if self.momentum is not None:
-            return self.momentum
+            raise StateError("expected num_batches_tracked for momentum=None, got None")
+        count.overwrite(on(count.backend, one_more, count.backend, count.array)[0])
         return count.detach().double().reciprocal()
 
     def extra_repr(self) -> str:

@@ -152,8 +152,8 @@ class PowerNorm(ChannelNormalization):
             seen.detach() < self.warmup,
         )
 
-    def follow(self, moments: Moments, rate: float | Tensor) -> None:
-        move_towards(None, self.running_mean_square, moments, rate, "biased")
+    def follow(self, moments: Moments, rate: float | Tensor, count: Tensor | None = None) -> None:
+        move_towards(None, self.running_mean_square, moments, rate, "biased", count)
 
     def normalized_by_running(self, input: Tensor, axis: int) -> Tensor:
         return power_normalized_by_running(
