@@ -17,6 +17,7 @@ from tinygrad_bn.capture.plan import homes, lifetimes
 from tinygrad_bn.capture.recorder import owner
 from tinygrad_bn.capture.values import Action, Instruction, Value, replaced
 from tinygrad_bn.errors import BackendError, CaptureError, OutOfMemoryError
+from tinygrad_bn.optim.scheduler import LRScheduler
 
 if TYPE_CHECKING:
     from tinygrad_bn.capture.program import Program
@@ -277,9 +278,10 @@ def in_turn(instructions: Sequence[Instruction]) -> list[Stretch]:
 
 
 def keeps_state(instruction: Instruction) -> bool:
-    """Whether it calls an object, as a schedule; a check of values is a plain function."""
+    """Whether it calls an object, or a schedule; a check of values is a plain function."""
     keeper = getattr(instruction.function, "__self__", None)
-    return instruction.action is Action.CALL and keeper is not None
+    schedules = any(isinstance(x, LRScheduler) for x in instruction.args)
+    return instruction.action is Action.CALL and (keeper is not None or schedules)
 
 
 def wanted_places(
