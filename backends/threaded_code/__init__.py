@@ -10,5 +10,6 @@ the ACM 16(6).
 from .assembly import Code, NativeCall
 from .chains import chained
 from .lowering import machine_code
+from .objects import Expected, Held
 
-__all__ = ["Code", "NativeCall", "chained", "machine_code"]
+__all__ = ["Code", "Expected", "Held", "NativeCall", "chained", "machine_code"]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import extending
 
 from tinygrad_bn.backend import Array
 
 from .entries import I32, I64, addresses_of
-
-intrinsic: Any = extending.intrinsic
+from .objects import DATA, TUPLE_ITEMS, address_of, at, directly, intrinsic, put
 
 FINISHED = -1
 """What running code returns when no call has failed."""
@@ -72,20 +71,16 @@ class Code:
                     words.append(word(operand))
         self.words = np.array(words, np.int64)
         base = address_of(self.words)
+        code = [(entry, base + 8 * start) for entry, start in zip(entries, starts, strict=True)]
+        moves = [(base + 8 * place, 8 * number, shift) for place, number, shift in patches]
         self.code = np.array(
-            [(entry, base + 8 * start) for entry, start in zip(entries, starts, strict=True)],
-            np.int64,
-        ).reshape(-1, 2)
-        self.patches = np.array(patches, np.int64).reshape(-1, 3)
-        self.places = np.array([id(x) for x in inputs], np.int64)
+            [len(moves), len(code), *chain.from_iterable([*moves, *code])], np.int64
+        )
+        self._address = address_of(self.code)
 
-    def run(self, inputs: Sequence[Array]) -> int:
+    def run(self, inputs: tuple[Array, ...]) -> int:
         """Make the calls, on these inputs; `FINISHED`, or the number of the call that failed."""
-        if not self.patches.size:
-            return run(self.code)  # type: ignore[no-any-return]
-        for i, x in enumerate(inputs):
-            self.places[i] = id(x)
-        return bound(self.code, self.words, self.patches, self.places)  # type: ignore[no-any-return]
+        return run_directly(self._address, id(inputs))  # type: ignore[no-any-return]
 
 
 def word(x: float | bool) -> int:
@@ -95,11 +90,6 @@ def word(x: float | bool) -> int:
             return int(x.view(np.int32))
         return int(np.float64(x).view(np.int64))
     return int(x)
-
-
-def address_of(x: Array) -> int:
-    """Where an array's data begin."""
-    return x.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 def which(address: int, bounds: Sequence[tuple[int, int]]) -> int | None:
@@ -122,33 +112,18 @@ def call(typing: Any, entry: Any, operands: Any) -> Any:
     return numba.int32(numba.int64, numba.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def at(typing: Any, address: Any) -> Any:
-    """The word at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(builder.inttoptr(args[0], I64.as_pointer()))
-
-    return numba.int64(numba.int64), generate
-
-
-HEAD = object.__basicsize__
-"""Bytes of an object before what is its own; an array's own begin with the address of its data, as
-NumPy's C API lays down (``PyArrayObject_fields``)."""
-
-
-@numba.njit("int64(int64[:, ::1])", nogil=True, cache=True)
-def run(code: Any) -> Any:
-    """Make the calls."""
-    for i in range(code.shape[0]):
-        if call(code[i, 0], code[i, 1]) != 0:
+@numba.njit("int64(int64, int64)", nogil=True, cache=True)
+def run(code: Any, inputs: Any) -> Any:
+    """Put the addresses of the inputs' data in, and make the calls."""
+    move = code + 16
+    first = move + 24 * at(code)
+    while move < first:
+        put(at(move), at(at(inputs + TUPLE_ITEMS + at(move + 8)) + DATA) + at(move + 16))
+        move += 24
+    for i in range(at(code + 8)):
+        if call(at(first + 16 * i), at(first + 16 * i + 8)) != 0:
             return i
     return FINISHED
 
 
-@numba.njit("int64(int64[:, ::1], int64[::1], int64[:, ::1], int64[::1])", nogil=True, cache=True)
-def bound(code: Any, words: Any, patches: Any, places: Any) -> Any:
-    """Make the calls, on inputs that are in other places than before."""
-    for i in range(patches.shape[0]):
-        words[patches[i, 0]] = at(places[patches[i, 1]] + HEAD) + patches[i, 2]
-    return run(code)
+run_directly = directly(run)

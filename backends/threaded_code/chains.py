@@ -13,7 +13,8 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
-from .assembly import NativeCall, address_of
+from .assembly import NativeCall
+from .objects import address_of
 from .ufunc_loops import (
     COUNT,
     DATA,

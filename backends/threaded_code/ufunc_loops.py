@@ -14,8 +14,9 @@ from llvmlite import ir
 
 from tinygrad_bn.backend import Array
 
-from .assembly import NativeCall, intrinsic
+from .assembly import NativeCall
 from .entries import I64
+from .objects import intrinsic
 
 MOST = 4
 """Operands of a ufunc that there is room for, the result included."""

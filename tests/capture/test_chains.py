@@ -20,7 +20,7 @@ UFUNCS = {1: [np.negative, np.sqrt, np.exp], 2: [np.add, np.multiply, np.maximum
 
 
 def one_by_one(calls: Any, inputs: Any) -> None:
-    assert threaded_code.Code(calls, inputs).run(inputs) == threaded_code.Code.FINISHED
+    assert threaded_code.Code(calls, inputs).run(tuple(inputs)) == threaded_code.Code.FINISHED
 
 
 def chain_lengths(calls: Any, inputs: Any, own: Any) -> list[int]:

@@ -86,12 +86,12 @@ def test_a_running_program_takes_no_more_memory() -> None:
     """Python's own numbers come and go; what stays after 200 steps is less than one activation."""
     training = Training(True)
     data = batches(4)
-    for _ in range(5):
-        for x, t in data:
-            training.run(x, t)
-    gc.collect()
     tracemalloc.start()
     try:
+        for _ in range(5):
+            for x, t in data:
+                training.run(x, t)
+        gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(50):
             for x, t in data:

@@ -27,7 +27,7 @@ def values(shape, dtype, seed, layout="C"):
 def ran(calls, out, inputs=()):
     assert calls is not None
     code = Code(calls, inputs)
-    assert code.run(inputs) == code.FINISHED
+    assert code.run(tuple(inputs)) == code.FINISHED
     return out.tobytes()
 
 
@@ -203,7 +203,7 @@ def test_the_call_that_fails_is_named_and_none_after_it_is_made():
         *machine_code(refuses_negative, (x,)),
         *machine_code(np.add, (x, x, out)),
     ]
-    assert Code(calls, []).run([]) == 1
+    assert Code(calls, []).run(()) == 1
     assert not out.any()
 
 
@@ -212,7 +212,7 @@ def test_inputs_may_be_elsewhere_at_every_run():
     code = Code(machine_code(np.add, (first[:, 1:4], 1.0, out)), [first])
     for seed in (14, 15):
         x = values((4, 6), "f4", seed)
-        assert code.run([x]) == code.FINISHED
+        assert code.run((x,)) == code.FINISHED
         np.testing.assert_array_equal(out, x[:, 1:4] + 1)
 
 
@@ -224,7 +224,7 @@ def scaled(x, factors, out):
 
 def test_tuples_of_numbers_are_arguments():
     x, out = values((5,), "f4", 16), np.empty(5, "f4")
-    assert Code(machine_code(scaled, (x, (2.0, 0.5), out)), []).run([]) == Code.FINISHED
+    assert Code(machine_code(scaled, (x, (2.0, 0.5), out)), []).run(()) == Code.FINISHED
     np.testing.assert_array_equal(out, x * 2 + 0.5)
 
 

@@ -13,6 +13,7 @@ from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.capture.contents import NUMBERS
+from tinygrad_bn.capture.glance import OTHER
 from tinygrad_bn.capture.program import Program
 from tinygrad_bn.capture.surroundings import StandIn
 from tinygrad_bn.capture.traced import native_of
@@ -27,6 +28,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 CHECKED = 3
 """How many replays of each program ``verify`` checks."""
+MISSED = object()
+"""What the quick path returns where it does not know."""
 MOST = 64
 """How many programs there may be for arguments of one kind before something is wrong."""
 
@@ -51,25 +54,26 @@ class Compiled(StandIn):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if config.tracer.get() is not None:  # inside of another compiled step: part of it
             return self.function(*args, **kwargs)
-        if self._recent is not None and not kwargs and self._recent.fits(args):
-            capture, tensors = self._recent.capture, list(args)
-        else:
-            key, tensors = signature(args, kwargs)
-            found = self._capture_for(key)
-            if found is None:
-                return self._trace(key, tensors, args, kwargs)
-            capture = found
-            self._recent = Recent.of(capture, args) if len(tensors) == len(args) else None
+        recent = self._recent
+        if recent is not None and not kwargs:
+            replayed = recent.replay(args)
+            if replayed is not MISSED:
+                self.program = recent.capture.program
+                return replayed
+        key, tensors = signature(args, kwargs)
+        capture = self._capture_for(key)
+        if capture is None:
+            return self._trace(key, tensors, args, kwargs)
         self.program = capture.program
         if self.verify and capture.verified < CHECKED:
             capture.verified += 1
             return verified(self.function, capture, tensors, args, kwargs)
+        self._recent = Recent.of(capture, args) if len(tensors) == len(args) else None
         return capture.replay(tensors)
 
     def _capture_for(self, key: Any) -> Capture | None:
-        captures = self._captures.get(key, ())
-        for capture in captures:
-            if capture.holds():
+        for capture in self._captures.get(key, ()):
+            if capture.due() != OTHER:
                 return capture
         return None
 
@@ -125,26 +129,41 @@ class Recent:
             return None
         return Recent(capture, [(a.shape, a.dtype, a.strides) for a in arrays])
 
+    def replay(self, args: tuple[Any, ...]) -> Any:
+        """What the step returns; `MISSED` if another capture may have to serve."""
+        if len(args) != len(self.kinds):
+            return MISSED
+        kind, backend = Variable.tensor_class, self.backend
+        for x in args:
+            if (
+                x.__class__ is not kind
+                or x.backend is not backend
+                or x.requires_grad
+                or x._grad is not None
+            ):
+                return MISSED
+        capture = self.capture
+        if self.mode != mode() or (due := capture.due()) == OTHER:
+            return MISSED
+        if capture.program.takes(arrays := capture.arrays(args)):
+            return capture.replay(args, arrays, due)
+        return capture.replay(args, None, due) if self.fits(args) else MISSED
+
     def fits(self, args: tuple[Any, ...]) -> bool:
-        """Whether the capture serves these arguments too."""
-        if len(args) != len(self.kinds) or len({*map(id, args)}) < len(args):
+        """Whether the arguments, tensors here, are different ones, and have the same kinds."""
+        if len({*map(id, args)}) < len(args):
             return False
         for x, (shape, dtype, strides) in zip(args, self.kinds, strict=True):
-            if x.__class__ is not Variable.tensor_class:
-                return False
             a = x.array
             if (
-                x.backend is not self.backend
-                or a.__class__ is not self.native
+                a.__class__ is not self.native
                 or a.shape != shape
                 or a.dtype != dtype  # NumPy has many objects of one dtype
                 or a.strides != strides
-                or x.requires_grad
-                or x._grad is not None
                 or not is_aligned(a)
             ):
                 return False
-        return self.mode == mode() and self.capture.holds()
+        return True
 
 
 def is_aligned(array: Array) -> bool:

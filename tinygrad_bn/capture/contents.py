@@ -4,31 +4,33 @@ step itself may take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import is_
 from types import CellType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tinygrad_bn.nn.parts import CHANGES
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 
+Row: TypeAlias = dict[Any, Any] | list[Any] | CellType | tuple[dict[Any, Any], str]
+"""Where something stands: a dict, a list, a closure's variable, or a name in a dict."""
 NUMBERS = (bool, int, float, complex, str, bytes, np.generic, np.dtype)
 
 
 class Contents:
     """What a container held when the step was traced: a dict's, a list's, a module's.
 
-    ``living`` says that what ``read`` returns goes on showing what there is; ``watched``, that
-    something else would tell: modules, which count their changes, or `Decisions`.
+    ``shown`` is the container itself, if one look at it tells; ``watched`` says that something else
+    would: modules, which count their changes, or `Decisions`.
     """
 
     def __init__(
-        self, path: str, read: Callable[[], Any], living: bool = False, watched: bool = False
+        self, path: str, read: Callable[[], Any], shown: Any = None, watched: bool = False
     ) -> None:
-        self.path, self.read, self.living, self.watched = path, read, living, watched
+        self.path, self.read, self.shown, self.watched = path, read, shown, watched
         self.items: tuple[Any, ...] = tuple(read())
 
     def same(self) -> bool:
@@ -42,6 +44,10 @@ class Contents:
             return False
         self.items = now
         return True
+
+    def rows(self) -> Sequence[Row] | None:
+        """Where all of it stands; None if only `same` can tell."""
+        return [self.shown] if type(self.shown) in (dict, list) else None
 
 
 class Cell(Contents):
@@ -58,17 +64,39 @@ class Cell(Contents):
         except ValueError:
             return ()
 
+    def rows(self) -> Sequence[Row]:
+        return [self.cell]
+
 
 class Globals(Contents):
     """What the global variables of a function refer to."""
 
-    def __init__(self, path: str, variables: Mapping[str, Any], names: Sequence[str]) -> None:
+    def __init__(self, path: str, variables: dict[str, Any], names: Sequence[str]) -> None:
         self.variables, self.names = variables, names
         super().__init__(path, self.contents)
 
     def contents(self) -> list[Any]:
         """The objects; a variable that is gone has one that is nothing else."""
         return [self.variables.get(name, self) for name in self.names]
+
+    def rows(self) -> Sequence[Row]:
+        return [(self.variables, name) for name in self.names]
+
+
+class Hooks(Contents):
+    """The hooks of a tensor."""
+
+    def __init__(self, path: str, tensor: Variable) -> None:
+        self.tensor = tensor
+        super().__init__(path, self.contents)
+
+    def contents(self) -> list[Any]:
+        """The hooks of both kinds, and nothing between."""
+        return [*(self.tensor._hooks or ()), None, *(self.tensor._after or ())]
+
+    def rows(self) -> Sequence[Row]:
+        lists = [x for x in (self.tensor._hooks, self.tensor._after) if x is not None]
+        return [(vars(self.tensor), "_hooks"), (vars(self.tensor), "_after"), *lists]
 
 
 class Decisions(Contents):
@@ -96,12 +124,25 @@ class Decisions(Contents):
             for bucket in buckets:
                 yield group, bucket
 
-    def containers(self) -> list[Any]:
-        """Containers that all of it is in, a mark after each, so that no item changes its place."""
-        views: list[Any] = [self.optimizer.param_groups]
+    def rows(self) -> Sequence[Row] | None:
+        """Where all of it stands, and what tells whether an update has read the options."""
+        rows: list[Any] = [self.optimizer.param_groups]
         for group, bucket in self.buckets():
-            views += [bucket.runs, group.values(), group["params"]]
-        return [part for view in views for part in (view, (self,))]
+            rows += [bucket.runs, group, group["params"]]
+        if not all(type(row) in (dict, list) for row in rows):
+            return None
+        buckets = [vars(bucket) for _, bucket in self.buckets()]
+        return rows + [(x, name) for x in buckets for name in ("group", "_read", "_fixed")]
+
+    def is_read(self) -> bool:
+        """Whether an update that reads its options again would find what it read last."""
+        return self.rows() is not None and all(
+            bucket._fixed
+            and bucket.group is group
+            and len(group) == len(bucket._read)
+            and all(map(is_, group.values(), bucket._read))
+            for group, bucket in self.buckets()
+        )
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -113,56 +154,37 @@ def equal(a: Any, b: Any) -> bool:
     return bool(a == b or (a != a and b != b))
 
 
-class Glance:
-    """Whether everything is the very same as at a certain time: a quick look, which nearly always
-    suffices.
-    """
+# Looking, where there is no machine code to look
 
-    def __init__(self, contents: Sequence[Contents]) -> None:
-        self.changes = CHANGES[0]
-        self.cells: list[tuple[CellType, Any]] = []
-        self.globals: list[tuple[Mapping[str, Any], str, Any]] = []
-        self.views: list[Any] = []
-        self.items: list[Any] = []
-        self.decisions: list[Decisions] = []
-        self.computed: list[Contents] = []
-        for part in contents:
-            if isinstance(part, Decisions):
-                self.decisions.append(part)
-            elif isinstance(part, Cell) and part.items:
-                self.cells.append((part.cell, part.items[0]))
-            elif isinstance(part, Globals):
-                for name, held in zip(part.names, part.items, strict=True):
-                    self.globals.append((part.variables, name, held))
-            elif part.living and not part.watched:
-                self.views += [part.read(), (part,)]  # a mark, so that no item changes its place
-                self.items += [*part.items, part]
-            elif not part.watched:
-                self.computed.append(part)
-        self.look_at_options()
 
-    def look_at_options(self) -> None:
-        """Note the options of optimizers as they are: a schedule changes them at every step."""
-        self.options = [view for part in self.decisions for view in part.containers()]
-        self.option_items = [*chain.from_iterable(self.options)]
+class Held:
+    """What containers hold, as `backends/threaded_code` has it, in Python."""
 
-    def same(self) -> bool:
-        """Whether nothing has changed; False is no answer."""
-        if CHANGES[0] != self.changes:
-            return False
-        for cell, held in self.cells:
-            try:
-                if cell.cell_contents is not held:
-                    return False
-            except ValueError:
-                return False
-        for variables, name, held in self.globals:
-            if variables.get(name) is not held:
-                return False
-        if not all(map(is_, chain.from_iterable(self.views), self.items)):
-            return False
-        if not all(map(is_, chain.from_iterable(self.options), self.option_items)):
-            if not all(part.same() for part in self.decisions):
-                return False
-            self.look_at_options()
-        return all(part.same() for part in self.computed) if self.computed else True
+    def __init__(self, sections: Sequence[Iterable[Row]]) -> None:
+        self._sections = [[(row, [*held_by(row)]) for row in section] for section in sections]
+
+    def changed(self) -> int:
+        """A bit for each section, which is set if something in it is not what it was."""
+        found = 0
+        for number, section in enumerate(self._sections):
+            for row, held in section:
+                now = [*held_by(row)]
+                if len(now) != len(held) or not all(map(is_, now, held)):
+                    found |= 1 << number
+                    break
+        return found
+
+
+def held_by(row: Row) -> Iterable[Any]:
+    """The objects that a row stands for."""
+    if isinstance(row, dict):
+        return chain(row.keys(), row.values())
+    if isinstance(row, tuple):
+        mapping, name = row
+        return (mapping.get(name, held_by),)  # which no attribute is
+    if isinstance(row, CellType):
+        try:
+            return (row.cell_contents,)
+        except ValueError:
+            return ()
+    return row

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,9 +53,13 @@ class Memory:
         """Views of inputs, and Python's calls on inputs with their place: bound to new ones."""
         self._bindings: list[tuple[list[Any], int, Value]] = []
         """Operands of Python's calls that are inputs, or views of them: in which, and where."""
+        self._rereads: list[Call] = []
         self._calls: list[Call] = []
-        self._assemble(program.instructions, memory)
+        self._expected: Any = None
+        """What inputs are such that nothing is to be done but to bring them."""
+        self._results: list[Array] = []
         self._bound: tuple[Array, ...] = ()
+        self._assemble(program.instructions, memory)
 
     def _assemble(self, instructions: Sequence[Instruction], own: Array) -> None:
         """Views once; then all calls, neighbours in machine code as one."""
@@ -84,9 +89,11 @@ class Memory:
                 stretch += native
                 sources += [instruction] * len(native)
                 continue
-            if not (self._calls == [] and is_early(instruction)):
-                close()
             self.by_python.add(instruction)
+            if not self._calls and is_early(instruction):
+                self._rereads += calls
+                continue
+            close()
             if moving:
                 self._moving.append((instruction, len(self._calls)))
             self._calls += [(function, [*args]) for function, args in calls]
@@ -94,6 +101,9 @@ class Memory:
         leaving = any(value.root.kind is Kind.INPUT for value in self.outputs)
         if not leaving and all(i.action is Action.VIEW for i, _ in self._moving):
             self._moving = []  # views that Python does not see
+        if threaded and not (leaving or self._moving or self._guarded.written):
+            self._expected = threaded.Expected(stand_ins, self._guarded.states)
+            self._results = [self._resolved(value) for value in self.outputs]
 
     def _native(self, instruction: Instruction, calls: Calls) -> list[Any] | None:
         """The machine code of an instruction; None if it or a part of it has none."""
@@ -146,6 +156,7 @@ class Memory:
             self._settle(instruction, calls)
         for operands, position, value in self._bindings:
             operands[position] = self._arrays[value]
+        self._results = [self._resolved(value) for value in self.outputs]
         self._bound = arrays
 
     def _settle(self, instruction: Instruction, calls: Calls) -> None:
@@ -162,18 +173,25 @@ class Memory:
             self._moving = [pair for pair in self._moving if pair[0] is not instruction]
             self._bindings += found
 
-    def run(self, arrays: tuple[Array, ...]) -> list[Array]:
+    def takes(self, arrays: tuple[Array, ...]) -> bool:
+        """Whether it may run on these arrays as they are; False is no answer."""
+        return self._expected is not None and self._expected.fit(arrays)
+
+    def run(self, arrays: tuple[Array, ...], taken: bool, reread: bool) -> list[Array]:
         """Make all calls; copies of the outputs."""
-        if len(arrays) != len(self._bound) or any(
-            a is not b for a, b in zip(arrays, self._bound, strict=True)
-        ):
+        if taken:
+            self._bound = arrays
+        elif len(arrays) != len(self._bound) or not all(map(is_, arrays, self._bound)):
             self._bind(arrays)
+        if reread:
+            for function, args in self._rereads:
+                function(*args)
         for function, args in self._calls:
             function(*args)
         for place in self._guarded.written:
             if arrays[place] is not self._bound[place]:  # a copy, since it was not aligned
                 np.copyto(arrays[place], self._bound[place])
-        return [self.backend.copy(self._resolved(value)) for value in self.outputs]
+        return [x.copy() for x in self._results]
 
 
 def is_early(instruction: Instruction) -> bool:

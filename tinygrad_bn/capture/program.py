@@ -8,9 +8,10 @@ import numpy as np
 
 from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.capture.graphs import Graphed
-from tinygrad_bn.capture.memory import Memory
+from tinygrad_bn.capture.memory import Memory, is_early
 from tinygrad_bn.capture.plan import arranged, homes, lifetimes, needed
 from tinygrad_bn.capture.values import Instruction, Kind, Value
+from tinygrad_bn.optim.flat import Bucket
 
 
 class Program:
@@ -71,8 +72,25 @@ class Program:
         if self._graphed is not None and not self._graphed.launched:
             self._graphed = None
 
-    def run(self, arrays: tuple[Array, ...]) -> list[Array]:
-        """Do what the step does; copies of the outputs."""
+    @property
+    def rereading(self) -> list[Bucket]:
+        """The buckets of an optimizer whose options Python reads again."""
+        return [i.function.__self__ for i in self._all if is_early(i)]  # type: ignore[attr-defined]
+
+    def takes(self, arrays: tuple[Array, ...]) -> bool:
+        """Whether it may run on these arrays as they are; False is no answer."""
+        return self._memory is not None and self._memory.takes(arrays)
+
+    def run(
+        self, arrays: tuple[Array, ...], taken: bool = False, reread: bool = True
+    ) -> list[Array]:
+        """Do what the step does; copies of the outputs.
+
+        Parameters
+        ----------
+        taken : whether `takes` was true of these arrays.
+        reread : whether options of optimizers may have changed.
+        """
         if self._graphed is None and self.backend.guard is not None:
             self.prepare(arrays)
         if self._graphed is not None:
@@ -81,7 +99,7 @@ class Program:
             self._memory = Memory(self, self._arena, self._places)
         for array, values in self.initial:
             np.copyto(array, values)
-        return self._memory.run(arrays)
+        return self._memory.run(arrays, taken, reread)
 
     def __str__(self) -> str:
         count, arena = len(self.instructions), self.arena_size

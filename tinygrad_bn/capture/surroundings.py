@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Kernel, KernelPoint
-from tinygrad_bn.capture.contents import NUMBERS, Cell, Contents, Decisions, Glance, Globals
+from tinygrad_bn.capture.contents import NUMBERS, Cell, Contents, Decisions, Globals, Hooks
 from tinygrad_bn.nn.normalization import base
 from tinygrad_bn.nn.parts import Parts
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
@@ -48,7 +48,6 @@ class Surroundings:
 
     def __init__(self, step: Any, args: Any) -> None:
         self.contents: list[Contents] = []
-        self._glance: Glance | None = None
         self.tensors: dict[int, Variable] = {}
         self.optimizers: list[FlatOptimizer] = []
         self._streams: list[tuple[str, Callable[[], Any], Any]] = []
@@ -61,17 +60,19 @@ class Surroundings:
 
     def same(self) -> bool:
         """Whether a program that was traced here holds now."""
-        if self._glance is not None and self._glance.same():
-            return True
-        same = all(part.same() for part in self.contents)
-        self._glance = Glance(self.contents) if same else None
-        return same
+        return all(part.same() for part in self.contents)
 
     def traced(self) -> None:
         """Note what the optimizers did, once the step has been traced."""
         for optimizer in self.optimizers:
             path = f"{type(optimizer).__name__}'s options"
             self.contents.append(Decisions(path, optimizer))
+
+    def keeps(self, buckets: Sequence[Any]) -> bool:
+        """Whether changes to the options of all these buckets would be seen."""
+        decisions = [part for part in self.contents if isinstance(part, Decisions)]
+        known = {id(bucket) for part in decisions for _, bucket in part.buckets()}
+        return known >= {*map(id, buckets)}
 
     def changed(self) -> str | None:
         """The first thing that is no longer as it was, by its path; None if all is."""
@@ -95,6 +96,9 @@ class Surroundings:
         self._seen[id(x)] = x
         if isinstance(x, Variable):
             self.tensors[id(x)] = x
+            self.contents.append(hooks := Hooks(f"the hooks of {path}", x))
+            for hook in hooks.items:
+                self.walk(hook, hooks.path)
         elif isinstance(x, FlatOptimizer):
             self.optimizer(x, path)
         elif isinstance(x, np.random.Generator):
@@ -125,31 +129,34 @@ class Surroundings:
             self.instance(x, path)
 
     def keep(
-        self, path: str, read: Callable[[], Any], living: bool = False, watched: bool = False
+        self, path: str, read: Callable[[], Any], shown: Any = None, watched: bool = False
     ) -> None:
-        self.contents.append(Contents(path, read, living, watched))
+        self.contents.append(Contents(path, read, shown, watched))
 
     def mapping(self, x: Mapping[Any, Any], path: str) -> None:
-        self.keep(path, x.keys, living=True)
-        self.keep(path, x.values, living=True)
+        self.keep(path, lambda: (*x.keys(), *x.values()), x)
         for key, value in list(x.items()):
             self.walk(value, f"{path}[{key!r}]")
 
     def sequence(self, x: Any, path: str) -> None:
         if not isinstance(x, (tuple, frozenset)):
-            self.keep(path, lambda: x, living=True)
+            self.keep(path, lambda: x, x)
         for number, value in enumerate(x):
             self.walk(value, f"{path}[{number}]")
 
     def instance(self, x: Any, path: str) -> None:
-        """The attributes of an object; of its class only what the user wrote."""
+        """The attributes of an object, and of its class."""
         attributes = getattr(x, "__dict__", None)
         if attributes is not None:
             watched = isinstance(x, Parts)
-            self.keep(path, attributes.values, living=True, watched=watched)
+            self.keep(path, attributes.values, attributes, watched)
             for name, value in list(attributes.items()):
                 if not (watched and name == "_kinds"):
                     self.walk(value, f"{path}.{name}")
+        self.classes(x, path)
+
+    def classes(self, x: Any, path: str) -> None:
+        """What the user wrote of an object's class."""
         for kind in type(x).__mro__:
             if kind.__module__.partition(".")[0] in LIBRARIES:
                 continue
@@ -158,19 +165,21 @@ class Surroundings:
                 self.keep(path, partial(slots_of, x, names))
             for name in names:
                 self.walk(getattr(x, name), f"{path}.{name}")
-            for name, value in list(vars(kind).items()):
-                if isinstance(value, (staticmethod, classmethod)):
-                    value = value.__func__
-                if isinstance(value, property):
-                    value = value.fget
-                if not name.startswith("__") or name in ("__call__", "__enter__", "__exit__"):
-                    self.class_attribute(kind, name, value, f"{path}.{name}")
+            if id(kind) not in self._seen:
+                self._seen[id(kind)] = kind
+                self.class_attributes(kind, path)
 
-    def class_attribute(self, kind: type, name: str, value: Any, path: str) -> None:
-        if id(kind) + hash(name) not in self._seen:
-            self._seen[id(kind) + hash(name)] = kind
-            self.keep(path, lambda: [vars(kind).get(name)])
-            self.walk(value, path)
+    def class_attributes(self, kind: type, path: str) -> None:
+        called = ("__call__", "__enter__", "__exit__")
+        names = [name for name in vars(kind) if not name.startswith("__") or name in called]
+        self.keep(f"{path}'s class", partial(map, vars(kind).get, names))
+        for name in names:
+            value = vars(kind)[name]
+            if isinstance(value, (staticmethod, classmethod)):
+                value = value.__func__
+            if isinstance(value, property):
+                value = value.fget
+            self.walk(value, f"{path}.{name}")
 
     def function(self, x: FunctionType, path: str) -> None:
         """The variables that a function reads from around it."""
@@ -192,8 +201,15 @@ class Surroundings:
             self.walk(x.__globals__[name], name)
 
     def optimizer(self, x: FlatOptimizer, path: str) -> None:
-        """The groups and the parameters in them: what numbers there are a replay reads again."""
+        """The groups and the parameters in them: what numbers there are a replay reads again; and
+        what else the user gave it, as another ``step``.
+        """
         self.optimizers.append(x)
+        self.keep(path, vars(x).values, vars(x))
+        for name, value in list(vars(x).items()):
+            if name not in ("param_groups", "defaults", "_state", "_buckets"):
+                self.walk(value, f"{path}.{name}")
+        self.classes(x, path)
         self.keep(path, lambda: (x.param_groups, *x.param_groups), watched=True)
         for number, group in enumerate(x.param_groups):
             here = f"{path}.param_groups[{number}]"

@@ -10,7 +10,9 @@ from typing import Any
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Stamp, Variable
 from tinygrad_bn.backend import Array, Backend, _reference_only, backend_for, precision
+from tinygrad_bn.capture.glance import GRADIENTS, OPTIONS, OTHER, Glance
 from tinygrad_bn.capture.interception import traced_by
+from tinygrad_bn.capture.leaves import Leaf
 from tinygrad_bn.capture.program import Program
 from tinygrad_bn.capture.recorder import Recorder, owner
 from tinygrad_bn.capture.surroundings import Surroundings
@@ -33,39 +35,6 @@ class Given:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A tensor that the step found, as it was: what a program may take for granted of it."""
-
-    tensor: Variable
-    array: Array
-    slot: Array | None
-    requires_grad: bool
-    grad: Any
-
-    @staticmethod
-    def of(tensor: Variable) -> Leaf:
-        return Leaf(tensor, tensor.array, tensor.slot, tensor.requires_grad, grad_kind(tensor))
-
-    def same(self) -> bool:
-        """Whether the tensor is as it was."""
-        x = self.tensor
-        return (
-            x.array is self.array
-            and x.requires_grad is self.requires_grad
-            and x.slot is self.slot
-            and (x._grad is None if self.grad is None else grad_kind(x) == self.grad)
-        )
-
-
-def grad_kind(x: Variable) -> Any:
-    """None without a gradient; "slot" for one in its place; else the layout of its array."""
-    if x._grad is None:
-        return None
-    array = x._grad.array
-    return "slot" if array is x.slot else (array.dtype, array.strides, x._grad.requires_grad)
-
-
 class Capture:
     """A program with what it holds for, and with what is around it in Python.
 
@@ -79,7 +48,7 @@ class Capture:
     def __init__(self, step: Callable[..., Any], args: Any, lock: Any) -> None:
         self.verified = 0
         self.calls: list[Any] = []
-        self.locks: list[Any] = [lock]
+        self.turn = lock
         self.surroundings = Surroundings(step, args)
         for optimizer in self.surroundings.optimizers:
             optimizer.settle()
@@ -90,8 +59,9 @@ class Capture:
         self.exits: list[tuple[Variable, int | None]] = []
         """Tensors that leave with one of the outputs as their gradient, or with none."""
         self.stamps: list[Stamp] = []
-        self._glance: list[tuple[Any, ...]] = []
-        """The tensors as they were when they last were what they should be, to look quickly."""
+        self._glance: Glance | None = None
+        self._always = 0
+        """What is due at every replay."""
 
     def trace(
         self, step: Callable[..., Any], tensors: Sequence[Variable], args: Any, kwargs: Any
@@ -128,6 +98,8 @@ class Capture:
                 x._grad = grad
             raise
         self.surroundings.traced()
+        if not self.surroundings.keeps(self.program.rereading):
+            self._always = OPTIONS
         originals = {id(w): x for x, w in zip(tensors, given, strict=True)}
         return replaced(result, Variable, lambda x: originals.get(id(x), detached(x)))
 
@@ -190,7 +162,9 @@ class Capture:
         """What the step does beside returning: calls into Python, and tensors that it writes to."""
         written = set()
         self.calls += recorder.generators
-        self.locks += [found.drawing for found in sorted(recorder.generators, key=id)]
+        if recorder.generators:
+            drawing = [found.drawing for found in sorted(recorder.generators, key=id)]
+            self.turn = Locks([self.turn, *drawing])
         for instruction in recorder.instructions:
             if instruction.action is Action.CALL:
                 keeper = getattr(instruction.function, "__self__", None)
@@ -253,40 +227,47 @@ class Capture:
                 f"one of shape {x.array.shape} from where no replay could look for it again"
             )
 
-    def holds(self) -> bool:
-        """Whether the step would do now what the program does."""
-        for x, array, slot, grad, requires_grad in self._glance:
-            if (
-                x.array is not array
-                or x._grad is not grad
-                or x.slot is not slot
-                or x.requires_grad is not requires_grad
-            ):
-                break
-        else:
-            if self._glance:
-                return self.surroundings.same()
-        same = all(leaf.same() for leaf in self.leaves)
-        seen = [leaf.tensor for leaf in self.leaves if same]
-        self._glance = [(x, x.array, x.slot, x._grad, x.requires_grad) for x in seen]
-        return same and self.surroundings.same()
+    def due(self) -> int:
+        """What is due at a replay beside running the program; `OTHER` where the step would not do
+        now what the program does.
+        """
+        glance = self._glance
+        found = OTHER if glance is None else glance.look()
+        if found and (glance is None or glance.is_stale()):  # before a close look, so that what
+            glance = self._new_glance()  # changes meanwhile is found later
+            found |= OTHER
+        if found & OTHER:
+            if not all(leaf.same() for leaf in self.leaves) or not self.surroundings.same():
+                return OTHER
+            self._glance, found = glance, OPTIONS | GRADIENTS
+        return found | self._always
 
-    def replay(self, tensors: Sequence[Variable]) -> Any:
-        """Run the program on other arguments; what the step returns."""
-        arrays = tuple(x.array for x in tensors)
-        if self.held:
-            arrays += tuple(x._grad.array for x in self.held if x._grad is not None)
+    def _new_glance(self) -> Glance:
+        renewed = {id(x) for x in (*self.held, *(x for x, _ in self.exits))}
+        moving = [leaf for leaf in self.leaves if id(leaf.tensor) in renewed]
+        return Glance(self.surroundings.contents, self.leaves, moving)
+
+    def replay(
+        self,
+        tensors: Sequence[Variable],
+        arrays: tuple[Array, ...] | None = None,
+        due: int = OPTIONS | GRADIENTS,
+    ) -> Any:
+        """Run the program on other arguments; what the step returns.
+
+        Parameters
+        ----------
+        arrays : those of the program, where it has been found to take them.
+        due : what `due` found.
+        """
+        taken = arrays is not None
+        if arrays is None:
+            arrays = self.arrays(tensors)
         backend = self.program.backend
-        for lock in self.locks:
-            lock.acquire()
-        try:
-            computed = self.program.run(arrays)
-        finally:
-            for lock in self.locks:
-                lock.release()
-        for x, slot in self.homes:
-            if (grad := x._grad) is None or grad.array is not slot:
-                x._grad = x.wrap_like(slot)
+        with self.turn:
+            computed = self.program.run(arrays, taken, due & OPTIONS != 0)
+        if due & GRADIENTS:
+            self.bring_home()
         for x, place in self.exits:
             x._grad = None if place is None else x.wrap_like(computed[place])
         if self.stamps:
@@ -305,6 +286,36 @@ class Capture:
                 else tensors[place.position]
             ),
         )
+
+    def arrays(self, tensors: Sequence[Variable]) -> tuple[Array, ...]:
+        """What the program takes: the arrays of the arguments, and gradients that are not where an
+        optimizer keeps them.
+        """
+        arrays = tuple([x.array for x in tensors])
+        if self.held:
+            arrays += tuple(x._grad.array for x in self.held if x._grad is not None)
+        return arrays
+
+    def bring_home(self) -> None:
+        """Let gradients be what the program made where their optimizer keeps them."""
+        for x, slot in self.homes:
+            if (grad := x._grad) is None or grad.array is not slot:
+                x._grad = x.wrap_like(slot)
+
+
+class Locks:
+    """Several locks as one."""
+
+    def __init__(self, locks: Sequence[Any]) -> None:
+        self._locks = locks
+
+    def __enter__(self) -> None:
+        for lock in self._locks:
+            lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        for lock in self._locks:
+            lock.release()
 
 
 def x_array(x: Variable) -> Array:

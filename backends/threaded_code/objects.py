@@ -1,0 +1,268 @@
+"""Python's own objects as they lie in memory, for looks that take machine code a few nanoseconds an
+object, where Python would take dozens.
+
+Fields are read that CPython's and NumPy's header files lay open, and that every extension module
+has compiled into it: ``PyVarObject``, ``PyTupleObject``, ``PyListObject``, ``PyCellObject``,
+``PyArrayObject_fields``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
+from types import CellType
+from typing import Any, TypeAlias
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import extending
+
+from tinygrad_bn.backend import Array
+
+from .entries import I32, I64
+
+byte_bounds = np.lib.array_utils.byte_bounds
+intrinsic: Any = extending.intrinsic
+
+HEAD = object.__basicsize__
+"""Bytes of an object before what is its own."""
+TYPE, COUNT, LIST_ITEMS, CELL_ITEM = HEAD - 8, HEAD, HEAD + 8, HEAD
+TUPLE_ITEMS = tuple.__basicsize__
+DATA, NDIM, SHAPE, STRIDES, DTYPE, FLAGS = (HEAD + 8 * i for i in (0, 1, 2, 3, 5, 6))
+"""Of an array; there is its base between the last but two."""
+ALIGNED = 0x0100
+"""Of an array's flags, as `numpy/ndarraytypes.h` numbers them."""
+INT = 0xFFFFFFFF
+"""What of a word a C int is, in the order of bytes that Numba's processors have."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at(typing: Any, address: Any) -> Any:
+    """The word at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], I64.as_pointer()))
+
+    return numba.int64(numba.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def put(typing: Any, address: Any, word: Any) -> Any:
+    """Store a word at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return numba.void(numba.int64, numba.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def next_item(typing: Any, function: Any, mapping: Any, position: Any, key: Any, value: Any) -> Any:
+    """``PyDict_Next``, by its address: whether there is another item, which goes where they say."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(I32, [I64.as_pointer()] * 4)
+        function, *operands = args
+        return builder.call(
+            builder.inttoptr(function, kind.as_pointer()),
+            [builder.inttoptr(x, I64.as_pointer()) for x in operands],
+        )
+
+    return numba.int32(*[numba.int64] * 5), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def item(typing: Any, function: Any, mapping: Any, key: Any) -> Any:
+    """``PyDict_GetItemWithError``, by its address: where the value is, or 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(I64, [I64.as_pointer()] * 2)
+        function, *operands = args
+        return builder.call(
+            builder.inttoptr(function, kind.as_pointer()),
+            [builder.inttoptr(x, I64.as_pointer()) for x in operands],
+        )
+
+    return numba.int64(*[numba.int64] * 3), generate
+
+
+def directly(function: Any) -> Callable[..., Any]:
+    """The compiled function without Numba's dispatcher, which would look at the arguments' types
+    first, in as much time as the call takes.
+    """
+    return function.overloads[function.signatures[0]].entry_point  # type: ignore[no-any-return]
+
+
+def address_of(x: Array) -> int:
+    """Where an array's data begin."""
+    return x.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+def address_of_function(name: str) -> int:
+    """Where a function of Python's C API is."""
+    return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+
+
+# Containers
+
+Row: TypeAlias = dict[Any, Any] | list[Any] | CellType | tuple[dict[Any, Any], str]
+"""A dict with its keys in order, a list, a closure's variable, or what a dict has under a name."""
+WHOLE, LIST, CELL, NAMED = range(4)
+NEXT_ITEM, ITEM, END, POSITION, KEY, VALUE, ROWS = (8 * i for i in range(7))
+"""Where in a block are the functions, the end, what `PyDict_Next` is to leave, and the rows."""
+
+
+class Held:
+    """What containers hold, and which hold something else later: other objects, or in another
+    order. It is Python that calls, so nobody changes them meanwhile.
+
+    Parameters
+    ----------
+    sections : containers that are asked for together.
+    """
+
+    def __init__(self, sections: Sequence[Iterable[Row]]) -> None:
+        self._objects: list[Any] = []  # alive, so that no other object has their address
+        words = [address_of_function(f) for f in ("PyDict_Next", "PyDict_GetItemWithError")]
+        words += [0] * (ROWS // 8 - len(words))
+        for number, section in enumerate(sections):
+            for row in section:
+                kind, container, objects, found = described(row)
+                words += [kind, 1 << number, id(container), len(found), *found]
+                self._objects += [container, *objects]
+        self._words = np.array(words, np.int64)
+        self._address = address_of(self._words)
+        self._words[END // 8] = self._address + 8 * len(words)
+
+    def changed(self) -> int:
+        """A bit for each section, which is set if something in it is not what it was."""
+        return changed_directly(self._address)  # type: ignore[no-any-return]
+
+
+def described(row: Row) -> tuple[int, Any, list[Any], list[int]]:
+    """A row's kind, its container, what that holds, and the addresses of it; 0 for nothing."""
+    if isinstance(row, dict):
+        objects = [part for pair in row.items() for part in pair]
+        return WHOLE, row, objects, [*map(id, objects)]
+    if isinstance(row, list):
+        return LIST, row, [*row], [*map(id, row)]
+    if isinstance(row, CellType):
+        try:
+            return CELL, row, [row.cell_contents], [id(row.cell_contents)]
+        except ValueError:
+            return CELL, row, [], [0]
+    mapping, name = row
+    if name not in mapping:
+        return NAMED, mapping, [name], [id(name), 0]
+    return NAMED, mapping, [name, mapping[name]], [id(name), id(mapping[name])]
+
+
+@numba.njit("boolean(int64, int64, int64, int64)", cache=True)
+def same_dict(block: Any, mapping: Any, count: Any, items: Any) -> Any:
+    put(block + POSITION, 0)
+    function, position = at(block + NEXT_ITEM), block + POSITION
+    for i in range(0, count, 2):
+        if not next_item(function, mapping, position, block + KEY, block + VALUE):
+            return False
+        if at(block + KEY) != at(items + 8 * i) or at(block + VALUE) != at(items + 8 * i + 8):
+            return False
+    return not next_item(function, mapping, position, block + KEY, block + VALUE)
+
+
+@numba.njit("boolean(int64, int64, int64)", cache=True)
+def same_list(found: Any, count: Any, items: Any) -> Any:
+    if at(found + COUNT) != count:
+        return False
+    start = at(found + LIST_ITEMS)
+    i = 0
+    while i < count and at(start + 8 * i) == at(items + 8 * i):
+        i += 1
+    return i == count
+
+
+@numba.njit("int64(int64)", cache=True)
+def changed(block: Any) -> Any:
+    """See `Held.changed`."""
+    found = 0
+    row, end = block + ROWS, at(block + END)
+    while row < end:
+        kind, section, container, count = at(row), at(row + 8), at(row + 16), at(row + 24)
+        items = row + 32
+        if kind == WHOLE:
+            same = same_dict(block, container, count, items)
+        elif kind == LIST:
+            same = same_list(container, count, items)
+        elif kind == CELL:
+            same = at(container + CELL_ITEM) == at(items)
+        else:
+            same = item(at(block + ITEM), container, at(items)) == at(items + 8)
+        if not same:
+            found |= section
+        row = items + 8 * count
+    return found
+
+
+changed_directly = directly(changed)
+
+
+# Arrays
+
+
+class Expected:
+    """What arrays must be for a program to read them, wherever they are: of the same layout and
+    dtype, aligned, and apart from what the program writes to.
+
+    Parameters
+    ----------
+    arrays : of the layouts and dtypes that are expected.
+    written : the memory that the program writes to.
+    """
+
+    def __init__(self, arrays: Sequence[Array], written: Sequence[Array]) -> None:
+        self._dtypes = [x.dtype for x in arrays]  # alive, as they are known by their addresses
+        words = [len(arrays), len(written)]
+        for x in written:
+            words += byte_bounds(x)
+        for x in arrays:
+            before, after = (end - address_of(x) for end in byte_bounds(x))
+            words += [id(np.ndarray), id(x.dtype), before, after, x.ndim, *x.shape, *x.strides]
+        self._words = np.array(words, np.int64)
+        self._address = address_of(self._words)
+
+    def fit(self, arrays: tuple[Array, ...]) -> bool:
+        """Whether these are such arrays; False is no answer, since a dtype may have equals."""
+        return fit_directly(self._address, id(arrays))  # type: ignore[no-any-return]
+
+
+@numba.njit("boolean(int64, int64)", cache=True)
+def fit(block: Any, arrays: Any) -> Any:
+    """See `Expected.fit`."""
+    if at(arrays + COUNT) != at(block):
+        return False
+    areas = block + 16
+    wanted = first = areas + 16 * at(block + 8)
+    for i in range(at(block)):
+        x = at(arrays + TUPLE_ITEMS + 8 * i)
+        if at(x + TYPE) != at(wanted) or at(x + DTYPE) != at(wanted + 8):
+            return False
+        start, end = at(x + DATA) + at(wanted + 16), at(x + DATA) + at(wanted + 24)
+        ndim = at(wanted + 32)
+        if not at(x + FLAGS) & ALIGNED or at(x + NDIM) & INT != ndim:
+            return False
+        shape, strides = at(x + SHAPE), at(x + STRIDES)
+        wanted += 40
+        for k in range(ndim):
+            if at(shape + 8 * k) != at(wanted + 8 * k):
+                return False
+            if at(strides + 8 * k) != at(wanted + 8 * (ndim + k)):
+                return False
+        wanted += 16 * ndim
+        for area in range(areas, first, 16):
+            if start < at(area + 8) and at(area) < end:
+                return False
+    return True
+
+
+fit_directly = directly(fit)
