@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad_bn as tg
 from tinygrad_bn import nn, optim
-from tinygrad_bn.capture import contents, glance
+from tinygrad_bn.capture import contents, glance, tracing
 
 
 class Setting:
@@ -222,6 +222,25 @@ def test_a_schedule_is_read_before_the_update_that_follows_it(device: str) -> No
             run(tg.ones(3))
         found.append(p.detach().cpu().numpy().copy())
     np.testing.assert_array_equal(*found)
+
+
+def test_what_changes_at_every_call_is_noted_ever_more_rarely(monkeypatch: Any) -> None:
+    """To note it takes ten times as long as to look closely at it."""
+    made: list[Any] = []
+
+    class Counted(glance.Glance):
+        def __init__(self, *args: Any) -> None:
+            made.append(self)
+            super().__init__(*args)
+
+    monkeypatch.setattr(tracing, "Glance", Counted)
+    setting = Setting(clear=True)
+    run, group = tg.compile(setting.step), setting.optimizer.param_groups[0]
+    for number in range(100):
+        group["lr"] = 0.1 / (number + 1)
+        run(tg.ones(5, 4))
+    assert len(made) <= 2 * 7  # two programs, the first for a call without gradients
+    assert setting.optimizer.param_groups[0]["lr"] == 0.001
 
 
 def test_a_step_may_return_numbers() -> None:

@@ -48,7 +48,6 @@ class Glance:
         self._due = 0 if all(part.is_read() for part in self._decisions) else OPTIONS
         if renewed or not all(leaf.grad == "slot" for leaf in grads if leaf.slot is not None):
             self._due |= GRADIENTS
-        self._missed = 0
 
     def look(self) -> int:
         """What is left to do for a replay: `OTHER` stands for a close look, `OPTIONS` for options
@@ -66,13 +65,6 @@ class Glance:
         if self._renewed and not all(leaf.same_gradient() for leaf in self._renewed):
             return OTHER
         return found | self._due
-
-    def is_stale(self) -> bool:
-        """Whether it is time for a new one, as it missed something: the first time, and then more
-        and more rarely, since what changes at every call would be missed by a new one too.
-        """
-        self._missed += 1
-        return self._missed & (self._missed - 1) == 0
 
     def _same_modules(self) -> bool:
         """Whether modules, some of which have changed, are what they were."""

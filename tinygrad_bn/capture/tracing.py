@@ -60,6 +60,8 @@ class Capture:
         """Tensors that leave with one of the outputs as their gradient, or with none."""
         self.stamps: list[Stamp] = []
         self._glance: Glance | None = None
+        self._missed = 0
+        """How often something had changed at a glance."""
         self._always = 0
         """What is due at every replay."""
 
@@ -233,9 +235,10 @@ class Capture:
         """
         glance = self._glance
         found = OTHER if glance is None else glance.look()
-        if found and (glance is None or glance.is_stale()):  # before a close look, so that what
-            glance = self._new_glance()  # changes meanwhile is found later
-            found |= OTHER
+        if found:
+            self._missed += 1
+            if self._missed & (self._missed - 1) == 0:  # ever more rarely: what changes at every
+                glance, found = self._new_glance(), OTHER  # call, a new glance would miss too
         if found & OTHER:
             if not all(leaf.same() for leaf in self.leaves) or not self.surroundings.same():
                 return OTHER
@@ -243,6 +246,7 @@ class Capture:
         return found | self._always
 
     def _new_glance(self) -> Glance:
+        """Everything as it is before a close look, so that what changes meanwhile is found."""
         renewed = {id(x) for x in (*self.held, *(x for x, _ in self.exits))}
         moving = [leaf for leaf in self.leaves if id(leaf.tensor) in renewed]
         return Glance(self.surroundings.contents, self.leaves, moving)
