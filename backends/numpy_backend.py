@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from .capsules import exported, imported
 from .half import in_float32, is_half, wide_inside
 from .indexing import is_basic
 from .numba_kernels import Kernels
+
+Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function and the operands that it is called with."""
 
 einsum = partial(np.einsum, optimize=True)  # contracted pairwise
 
@@ -37,27 +40,72 @@ def special(name: str) -> Callable[[Array], Array]:
 
 def matmul(a: Array, b: Array) -> Array:
     """The matrix product; of 16-bit floats in float32."""
-    return np.matmul(a, b) if a.dtype.itemsize > 2 else half_matmul(a, b)
+    if a.dtype.itemsize < 4:
+        return half_matmul(a, b)
+    if a.shape[-1] == 1:
+        return np.multiply(a, b)
+    kernel = low_product(a, b)
+    return np.matmul(a, b) if kernel is None else kernel.run(a, b)
 
 
 half_matmul = in_float32(np.matmul)
 
 
+def matmul_into(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
+    """The call that leaves the same in given memory, by rows or by columns."""
+    out = outs[0]
+    if a.dtype.itemsize < 4:
+        return half_matmul_into, (a, b, out)
+    if not out.flags.c_contiguous:
+        a, b, out = swapped(b), swapped(a), swapped(out)
+    if a.shape[-1] == 1:
+        return np.multiply, (a, b, out)
+    kernel = low_product(a, b) if out.flags.carray else None
+    return (np.matmul, (a, b, out)) if kernel is None else kernel.into((out,), a, b)
+
+
+def half_matmul_into(a: Array, b: Array, out: Array) -> None:
+    np.copyto(out, half_matmul(a, b))
+
+
+def swapped(x: Array) -> Array:
+    """The last two axes exchanged."""
+    return x.swapaxes(-1, -2)
+
+
+LEAST_WORK = 2**18
+"""With fewer products BLAS is as quick as anything."""
+
+
+def low_product(a: Array, b: Array) -> Any:
+    """The kernel for products of which one matrix is low, if it takes this one."""
+    if a.size * b.shape[-1] < LEAST_WORK:
+        return None
+    kernel = for_low_products()
+    return kernel if kernel is not None and kernel.accepts(a, b) else None
+
+
+@cache
+def for_low_products() -> Kernel | None:
+    """That kernel, where there is one."""
+    if find_spec("numba") is None:
+        return None
+    kernel: Kernel | None = import_module(f"{__package__}.numba_kernels.small_products").LOW_PRODUCT
+    return kernel
+
+
 def weight_grad(dy: Array, x: Array) -> Array:
-    """dyᵀ x."""
-    return np.matmul(x.T, dy).T
+    """dyᵀ x, by columns."""
+    return matmul(x.T, dy).T
 
 
-def weight_grad_into(
-    outs: tuple[Array, ...], dy: Array, x: Array
-) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The same in given memory, by rows or by columns: BLAS knows both."""
-    return np.matmul, (x.T, dy, outs[0].T)
+def weight_grad_into(outs: tuple[Array, ...], dy: Array, x: Array) -> Call:
+    """The same in given memory."""
+    return matmul_into((outs[0].T,), x.T, dy)
 
 
-def takes_products(dy: Array, x: Array) -> bool:
-    """All but 16-bit floats."""
-    return bool(dy.dtype.itemsize > 2)
+def accepts_all(*operands: Array) -> bool:
+    return True
 
 
 def reduction(ufunc: np.ufunc) -> Callable[..., Array]:
@@ -210,7 +258,8 @@ class NumpyBackend:
             **{name: EXTRAS.get(name) or getattr(np, name) for name in VOCABULARY}
         )
         self.kernels: Mapping[str, Kernel | None] = Kernels(
-            weight_grad_placed=Kernel(weight_grad, takes_products, weight_grad_into)
+            matmul=Kernel(matmul, accepts_all, matmul_into),
+            weight_grad_placed=Kernel(weight_grad, accepts_all, weight_grad_into),
         )
 
     @cached_property

@@ -5,9 +5,6 @@ gives it.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +12,13 @@ from llvmlite import ir
 
 from tinygrad_bn.backend import Array
 
+from ..blas import function
 from .assembly import NativeCall
 from .entries import I32, I64
 
 ROW_MAJOR, COLUMN_MAJOR, NO_TRANS, TRANS = 101, 102, 111, 112
 """cblas.h: CblasRowMajor, CblasColMajor, CblasNoTrans, CblasTrans."""
 LETTERS = {np.dtype(np.float32): "s", np.dtype(np.float64): "d"}
-SYMBOL = "scipy_cblas_{}{}64_"
-"""The names under which NumPy's wheels carry OpenBLAS with 64-bit integers."""
 
 
 def real(dtype: np.dtype[Any]) -> ir.Type:
@@ -48,24 +44,9 @@ def gemv_kind(dtype: np.dtype[Any]) -> ir.FunctionType:
     )
 
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """The BLAS of NumPy's wheel, which is loaded already; None where NumPy was built otherwise."""
-    spec = find_spec("numpy")
-    if spec is None or spec.origin is None:
-        return None
-    root = Path(spec.origin).parent
-    for folder in (root.parent / "numpy.libs", root / ".dylibs"):
-        for path in sorted(folder.glob("*openblas64_*")):
-            return ctypes.CDLL(str(path))
-    return None
-
-
-@cache
 def address(name: str, dtype: np.dtype[Any]) -> int | None:
     """Where the function ``"gemm"`` or ``"gemv"`` of this dtype is."""
-    symbol = SYMBOL.format(LETTERS.get(dtype), name)
-    found = getattr(library(), symbol, None) if dtype in LETTERS else None
+    found = function(f"cblas_{LETTERS[dtype]}{name}") if dtype in LETTERS else None
     return ctypes.cast(found, ctypes.c_void_p).value if found else None
 
 

@@ -76,10 +76,6 @@ def mean(
     return sums and [*sums, (np.true_divide, (out, count, out))]
 
 
-def matmul(out: Array, a: Array, b: Array) -> Calls | None:
-    return None if is_half(a) else [(np.matmul, (a, b, out))]
-
-
 def power(out: Array, x: Any, exponent: Any) -> Calls | None:
     """NumPy's operator takes these two powers by other functions than the rest."""
     if isinstance(x, np.ndarray) and x.dtype.kind == "f" and type(exponent) in (int, float):
@@ -169,7 +165,6 @@ DESTINATIONS: dict[str, Callable[..., Calls | None]] = {
     "max": reduction(np.maximum),
     "min": reduction(np.minimum),
     "mean": mean,
-    "matmul": matmul,
     "pow": power,
     "concatenate": concatenated,
     "stack": stacked,
