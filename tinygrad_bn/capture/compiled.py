@@ -134,6 +134,7 @@ class Recent:
         if len(args) != len(self.kinds):
             return MISSED
         kind, backend = Variable.tensor_class, self.backend
+        arrays: tuple[Array, ...] = ()
         for x in args:
             if (
                 x.__class__ is not kind
@@ -142,10 +143,11 @@ class Recent:
                 or x._grad is not None
             ):
                 return MISSED
+            arrays += (x.array,)
         capture = self.capture
         if self.mode != mode() or (due := capture.due()) == OTHER:
             return MISSED
-        if capture.program.takes(arrays := capture.arrays(args)):
+        if capture.program.takes(arrays := capture.with_gradients(arrays)):
             return capture.replay(args, arrays, due)
         return capture.replay(args, None, due) if self.fits(args) else MISSED
 

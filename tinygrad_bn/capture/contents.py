@@ -95,8 +95,11 @@ class Hooks(Contents):
         return [*(self.tensor._hooks or ()), None, *(self.tensor._after or ())]
 
     def rows(self) -> Sequence[Row]:
-        lists = [x for x in (self.tensor._hooks, self.tensor._after) if x is not None]
-        return [(vars(self.tensor), "_hooks"), (vars(self.tensor), "_after"), *lists]
+        return [(vars(self.tensor), "_hooks"), (vars(self.tensor), "_after"), *self.lists()]
+
+    def lists(self) -> list[Row]:
+        """The lists that there are."""
+        return [x for x in (self.tensor._hooks, self.tensor._after) if x is not None]
 
 
 class Decisions(Contents):

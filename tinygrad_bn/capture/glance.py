@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from tinygrad_bn.backend import backend_for
 from tinygrad_bn.capture import contents as by_python
-from tinygrad_bn.capture.contents import Contents, Decisions
+from tinygrad_bn.capture.contents import Contents, Decisions, Hooks
 from tinygrad_bn.capture.leaves import Leaf
 from tinygrad_bn.nn.parts import CHANGES
 
-OTHER, OPTIONS, GRADIENTS = 1, 2, 4
-"""What may have changed, as bits: the rest; options of optimizers; gradients."""
+OTHER, OPTIONS, TENSORS = 1, 2, 4
+"""What may have changed, as bits: options of optimizers; tensors; and the rest."""
 
 
 class Glance:
@@ -32,26 +32,32 @@ class Glance:
         self._changes = CHANGES[0]
         self._modules = [part for part in contents if part.watched]
         self._decisions = [part for part in contents if isinstance(part, Decisions)]
-        shown = {part: part.rows() for part in contents if not part.watched}
-        self._computed = [part for part, rows in shown.items() if rows is None]
-        self._leaves, self._renewed = leaves, renewed
-        grads = [leaf for leaf in leaves if leaf not in renewed]
-        options = [row for part in self._decisions for row in shown.pop(part) or ()]
-        others = [*shown.values(), *(leaf.rows() for leaf in leaves)]
+        hooks = {id(part.tensor): part for part in contents if isinstance(part, Hooks)}
+        steady = [(leaf, hooks[id(leaf.tensor)]) for leaf in leaves if leaf not in renewed]
+        self._tensors = [part for pair in steady for part in pair]
+        self._renewed = renewed
+        apart = {*self._modules, *self._tensors, *self._decisions}
+        others = [part for part in contents if part not in apart]
+        shown = [part.rows() for part in others]
+        options = [part.rows() for part in self._decisions]
+        pairs = zip([*others, *self._decisions], [*shown, *options], strict=True)
+        self._computed = [part for part, rows in pairs if rows is None]
         sections = (
-            [row for rows in others for row in rows or ()],
+            [*shown, *(leaf.named_rows() for leaf in renewed)],
             options,
-            [row for leaf in grads for row in leaf.gradient_rows()],
+            [(*leaf.rows(), *part.lists()) for leaf, part in steady],
         )
         threaded = backend_for("cpu").threaded_code
-        self._held = (threaded or by_python).Held(sections)
+        self._held = (threaded or by_python).Held(
+            [[row for rows in section for row in rows or ()] for section in sections]
+        )
         self._due = 0 if all(part.is_read() for part in self._decisions) else OPTIONS
-        if renewed or not all(leaf.grad == "slot" for leaf in grads if leaf.slot is not None):
-            self._due |= GRADIENTS
+        if renewed or not all(leaf.grad == "slot" for leaf in leaves if leaf.slot is not None):
+            self._due |= TENSORS
 
     def look(self) -> int:
         """What is left to do for a replay: `OTHER` stands for a close look, `OPTIONS` for options
-        to be read again, `GRADIENTS` for gradients to be put in their places.
+        to be read again, `TENSORS` for gradients to be put in their places.
         """
         found: int = self._held.changed()
         if found & OTHER or (CHANGES[0] != self._changes and not self._same_modules()):
@@ -60,7 +66,7 @@ class Glance:
             return OTHER
         if found & OPTIONS and not all(part.same() for part in self._decisions):
             return OTHER
-        if found & GRADIENTS and not all(leaf.same_gradient() for leaf in self._leaves):
+        if found & TENSORS and not all(part.same() for part in self._tensors):
             return OTHER
         if self._renewed and not all(leaf.same_gradient() for leaf in self._renewed):
             return OTHER

@@ -40,16 +40,15 @@ class Leaf:
         return bool(grad_kind(self.tensor) == self.grad)
 
     def rows(self) -> Iterator[Row]:
-        """Where what it is stands."""
+        """Where the tensor and its gradient stand, and whatever else they have."""
+        yield vars(self.tensor)
+        if self.tensor._grad is not None:
+            yield vars(self.tensor._grad)
+
+    def named_rows(self) -> Iterator[Row]:
+        """Where the tensor stands whose gradient is another one at every call."""
         for name in ("array", "requires_grad", "slot"):
             yield vars(self.tensor), name
-
-    def gradient_rows(self) -> Iterator[Row]:
-        """Where its gradient stands, and what that is."""
-        yield vars(self.tensor), "_grad"
-        if self.tensor._grad is not None:
-            for name in ("array", "requires_grad"):
-                yield vars(self.tensor._grad), name
 
 
 def grad_kind(x: Variable) -> Any:

@@ -191,7 +191,7 @@ class Memory:
         for place in self._guarded.written:
             if arrays[place] is not self._bound[place]:  # a copy, since it was not aligned
                 np.copyto(arrays[place], self._bound[place])
-        return [x.copy() for x in self._results]
+        return [*map(np.ndarray.copy, self._results)]
 
 
 def is_early(instruction: Instruction) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from tinygrad_bn import config
 from tinygrad_bn.autograd.variable import Stamp, Variable
 from tinygrad_bn.backend import Array, Backend, _reference_only, backend_for, precision
-from tinygrad_bn.capture.glance import GRADIENTS, OPTIONS, OTHER, Glance
+from tinygrad_bn.capture.glance import OPTIONS, OTHER, TENSORS, Glance
 from tinygrad_bn.capture.interception import traced_by
 from tinygrad_bn.capture.leaves import Leaf
 from tinygrad_bn.capture.program import Program
@@ -242,7 +242,7 @@ class Capture:
         if found & OTHER:
             if not all(leaf.same() for leaf in self.leaves) or not self.surroundings.same():
                 return OTHER
-            self._glance, found = glance, OPTIONS | GRADIENTS
+            self._glance, found = glance, OPTIONS | TENSORS
         return found | self._always
 
     def _new_glance(self) -> Glance:
@@ -255,7 +255,7 @@ class Capture:
         self,
         tensors: Sequence[Variable],
         arrays: tuple[Array, ...] | None = None,
-        due: int = OPTIONS | GRADIENTS,
+        due: int = OPTIONS | TENSORS,
     ) -> Any:
         """Run the program on other arguments; what the step returns.
 
@@ -266,11 +266,14 @@ class Capture:
         """
         taken = arrays is not None
         if arrays is None:
-            arrays = self.arrays(tensors)
+            arrays = self.with_gradients(tuple(x.array for x in tensors))
         backend = self.program.backend
-        with self.turn:
+        self.turn.acquire()
+        try:
             computed = self.program.run(arrays, taken, due & OPTIONS != 0)
-        if due & GRADIENTS:
+        finally:
+            self.turn.release()
+        if due & TENSORS:
             self.bring_home()
         for x, place in self.exits:
             x._grad = None if place is None else x.wrap_like(computed[place])
@@ -291,14 +294,13 @@ class Capture:
             ),
         )
 
-    def arrays(self, tensors: Sequence[Variable]) -> tuple[Array, ...]:
-        """What the program takes: the arrays of the arguments, and gradients that are not where an
-        optimizer keeps them.
+    def with_gradients(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What the program takes: the arrays of the arguments, and of gradients that are not where
+        an optimizer keeps them.
         """
-        arrays = tuple([x.array for x in tensors])
-        if self.held:
-            arrays += tuple(x._grad.array for x in self.held if x._grad is not None)
-        return arrays
+        if not self.held:
+            return arrays
+        return arrays + tuple(x._grad.array for x in self.held if x._grad is not None)
 
     def bring_home(self) -> None:
         """Let gradients be what the program made where their optimizer keeps them."""
@@ -313,11 +315,11 @@ class Locks:
     def __init__(self, locks: Sequence[Any]) -> None:
         self._locks = locks
 
-    def __enter__(self) -> None:
+    def acquire(self) -> None:
         for lock in self._locks:
             lock.acquire()
 
-    def __exit__(self, *_: object) -> None:
+    def release(self) -> None:
         for lock in self._locks:
             lock.release()
 
