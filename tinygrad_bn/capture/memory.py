@@ -51,6 +51,8 @@ class Memory:
         self._guarded = Guarded(self.backend, program.instructions, self.inputs, places.values())
         self._moving: list[tuple[Instruction, int]] = []
         """Views of inputs, and Python's calls on inputs with their place: bound to new ones."""
+        self._unseen: list[Instruction] = []
+        """Views of inputs that Python sees only if something fails."""
         self._bindings: list[tuple[list[Any], int, Value]] = []
         """Operands of Python's calls that are inputs, or views of them: in which, and where."""
         self._rereads: list[Call] = []
@@ -100,7 +102,8 @@ class Memory:
         close()
         leaving = any(value.root.kind is Kind.INPUT for value in self.outputs)
         if not leaving and all(i.action is Action.VIEW for i, _ in self._moving):
-            self._moving = []  # views that Python does not see
+            self._unseen = [i for i, _ in self._moving]
+            self._moving = []
         if threaded and not (leaving or self._moving or self._guarded.written):
             self._expected = threaded.Expected(stand_ins, self._guarded.states)
             self._results = [self._resolved(value) for value in self.outputs]
@@ -118,6 +121,9 @@ class Memory:
 
     def _failed(self, instruction: Instruction) -> None:
         """Let Python make the call that failed, and say what is wrong."""
+        self._arrays.update(zip(self.inputs, self._bound, strict=True))
+        for view in self._unseen:
+            self._view(view)
         args, kwargs = self._resolved((instruction.args, instruction.kwargs))
         instruction.function(*args, **kwargs)
         raise CaptureError(
