@@ -164,21 +164,21 @@ def test_a_step_that_is_refused_at_its_end_is_taken_back() -> None:
 
 def test_errors_of_a_step_come_from_replays_too() -> None:
     loss = tg.compile(lambda x, t: nn.functional.cross_entropy(x, t))
-    good, bad = tg.tensor([0, 1]), tg.tensor([0, 7])
+    good = tg.tensor([0, 1])
     loss(X, good)
-    for _ in range(3):  # the second time and later, after a quick look at the arguments
-        with pytest.raises(IndexError, match="expected labels of 2 classes.*got 7"):
-            loss(X, bad)
+    for label in (7, 8, 9):  # from the second on after a quick look at the arguments
+        with pytest.raises(IndexError, match=rf"expected labels of 2 classes.*got {label}"):
+            loss(X, tg.tensor([0, label]))
         assert loss(X, good).item() == nn.functional.cross_entropy(X, good).item()
 
 
 def test_errors_come_from_views_of_arguments_too() -> None:
     take = tg.compile(lambda x, i: nn.functional.cross_entropy(x, i.view(2, 2)[0]))
-    good, bad = tg.tensor([0, 1, 1, 0]), tg.tensor([0, 7, 1, 0])
+    good = tg.tensor([0, 1, 1, 0])
     take(X, good)
-    for _ in range(3):
-        with pytest.raises(IndexError, match="got 7"):
-            take(X, bad)
+    for label in (7, 8, 9):
+        with pytest.raises(IndexError, match=f"got {label}"):
+            take(X, tg.tensor([0, label, 1, 0]))
         assert take(X, good).item() == nn.functional.cross_entropy(X, good[:2]).item()
 
 
