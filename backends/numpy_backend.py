@@ -44,7 +44,7 @@ def matmul(a: Array, b: Array) -> Array:
         return half_matmul(a, b)
     if a.shape[-1] == 1:
         return np.multiply(a, b)
-    kernel = low_product(a, b)
+    kernel = tiled_product(a, b)
     return np.matmul(a, b) if kernel is None else kernel.run(a, b)
 
 
@@ -60,7 +60,7 @@ def matmul_into(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
         a, b, out = swapped(b), swapped(a), swapped(out)
     if a.shape[-1] == 1:
         return np.multiply, (a, b, out)
-    kernel = low_product(a, b) if out.flags.carray else None
+    kernel = tiled_product(a, b) if out.flags.carray else None
     return (np.matmul, (a, b, out)) if kernel is None else kernel.into((out,), a, b)
 
 
@@ -77,20 +77,22 @@ LEAST_WORK = 2**18
 """With fewer products BLAS is as quick as anything."""
 
 
-def low_product(a: Array, b: Array) -> Any:
-    """The kernel for products of which one matrix is low, if it takes this one."""
+def tiled_product(a: Array, b: Array) -> Any:
+    """The kernel for low matrices and short sums, if it takes this product."""
     if a.size * b.shape[-1] < LEAST_WORK:
         return None
-    kernel = for_low_products()
+    kernel = for_tiles()
     return kernel if kernel is not None and kernel.accepts(a, b) else None
 
 
 @cache
-def for_low_products() -> Kernel | None:
+def for_tiles() -> Kernel | None:
     """That kernel, where there is one."""
     if find_spec("numba") is None:
         return None
-    kernel: Kernel | None = import_module(f"{__package__}.numba_kernels.small_products").LOW_PRODUCT
+    kernel: Kernel | None = import_module(
+        f"{__package__}.numba_kernels.tiled_products"
+    ).TILED_PRODUCT
     return kernel
 
 

@@ -1,4 +1,4 @@
-"""Products of low matrices are those of float64, rounded, in every layout."""
+"""Products by tiles are those of float64, rounded, in every layout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tinygrad_bn.backends.numpy_backend import matmul, matmul_into
 import tinygrad_bn as tg
 
 pytest.importorskip("numba")
-small_products = pytest.importorskip("tinygrad_bn.backends.numba_kernels.small_products")
+tiled_products = pytest.importorskip("tinygrad_bn.backends.numba_kernels.tiled_products")
 
 pytestmark = pytest.mark.skipif(
-    small_products.LOW_PRODUCT is None, reason="BLAS takes all products here"
+    tiled_products.TILED_PRODUCT is None, reason="BLAS takes all products here"
 )
-KERNEL = small_products.LOW_PRODUCT
+KERNEL = tiled_products.TILED_PRODUCT
 
 
 def matrix(rng, shape, order, dtype="f4"):
@@ -42,7 +42,7 @@ def test_any_sizes_and_layouts(sizes, times, of_a, of_b, dtype):
     rng = np.random.default_rng(m + 100 * k + 10_000 * n)
     a = matrix(rng, (m, k * times), of_a, dtype)
     b = matrix(rng, (k * times, n), of_b, dtype)
-    function, operands = small_products.product((np.full((m, n), np.nan, dtype),), a, b)
+    function, operands = tiled_products.product((np.full((m, n), np.nan, dtype),), a, b)
     function(*operands)
     y = operands[2].reshape(m, n)
     exact = a.astype(np.longdouble) @ b.astype(np.longdouble)
@@ -78,11 +78,11 @@ def test_what_is_left_to_blas():
 
 def test_threads_of_blas_take_what_pays_for_them(monkeypatch):
     a, b = np.ones((64, 784), "f4"), np.ones((784, 256), "f4")
-    assert small_products.accepts(a, b) == (small_products.count() == 1)
-    monkeypatch.setattr(small_products, "count", lambda: 8)
-    assert not small_products.accepts(a, b)
-    monkeypatch.setattr(small_products, "count", lambda: 1)
-    assert small_products.accepts(a, b)
+    assert tiled_products.accepts(a, b) == (tiled_products.count() == 1)
+    monkeypatch.setattr(tiled_products, "count", lambda: 8)
+    assert not tiled_products.accepts(a, b)
+    monkeypatch.setattr(tiled_products, "count", lambda: 1)
+    assert tiled_products.accepts(a, b)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -107,11 +107,11 @@ def test_halves_in_given_memory():
 
 
 def test_a_step_takes_them_and_its_program_gives_the_same_bits(monkeypatch):
-    monkeypatch.setattr(small_products, "count", lambda: 1)
-    taken, accepts = [], small_products.accepts
-    spied = small_products.LOW_PRODUCT
+    monkeypatch.setattr(tiled_products, "count", lambda: 1)
+    taken, accepts = [], tiled_products.accepts
+    spied = tiled_products.TILED_PRODUCT
     kernel = type(spied)(spied.run, lambda *x: taken.append(x) or accepts(*x), spied.into)
-    monkeypatch.setattr(numpy_backend, "for_low_products", lambda: kernel)
+    monkeypatch.setattr(numpy_backend, "for_tiles", lambda: kernel)
 
     def trained(through):
         tg.manual_seed(0)

@@ -1,9 +1,9 @@
-"""Products of matrices of which one is low, as those of a layer at a small batch: the product with
+"""Products of low matrices and of short sums, as those of a layer at a small batch: the product with
 the weights, and the gradients of both operands.
 
 BLAS lays both matrices out anew before it multiplies. That pays where each number is used often; of
-a low matrix's product it is, with the wait for weights that left the cache meanwhile, the larger
-part. Here tiles read the matrices where they are, and only what lies across is turned over.
+these products it is, with the wait for weights that left the cache meanwhile, the larger part. Here
+tiles read the matrices where they are, and only what lies across is turned over.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .compilation import compiled, inlined
 from .flat import FLOATS, flat
 from .register_tiles import HEIGHTS, REGISTER, WIDTH, tile, transposed
 
-TERMS, FEW_TERMS = 128, 32
-"""After so many terms the next ones are added up, so that the parts of both matrices stay in the
-first cache; fewer where rows are few, for memory to be read in order."""
 LEAST, LEAST_ACROSS, MOST = 2**20, 2**18, 2**26
-"""With fewer products OpenBLAS lays nothing out either; if it must turn a matrix over, it does so
-from a quarter of it on. With more its way pays, unless rows are few.
+"""So many products of numbers BLAS takes as well without laying matrices out; it turns one that
+lies across over from fewer on. With more than the most its way pays.
 """
 FEW, LOW, SHORT = 24, 128, 64
-"""So many rows are few, so many make a matrix that is low; so many terms make a sum short."""
+"""So many rows are few, so many make a matrix that is low, so many terms a sum that is short."""
+TERMS, FEW_TERMS = 128, 32
+"""After so many terms the next ones are added up, for the parts of both matrices to stay in a
+cache; fewer where rows are few, for memory to be read in order."""
 
 tallest, tall, middle, low, single = map(tile, HEIGHTS)
 TALLEST, TALL, MIDDLE, _, _ = HEIGHTS
@@ -122,10 +122,12 @@ def steps(x: Array) -> tuple[int, int]:
 
 
 def product(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
-    (y,), (m, k), of_b = outs, a.shape, steps(b)
-    block = FEW_TERMS if m <= FEW and of_b[1] == 1 else TERMS
+    (y,), (m, k), (after, across) = outs, a.shape, steps(b)
+    block = TERMS if across == 1 else 2 * TERMS
+    if across == 1 and m <= FEW:
+        block = FEW_TERMS
     sizes = m, k, b.shape[1]
-    return multiplied, (flat(a), flat(b), flat(y), sizes, (*steps(a), *of_b), block)
+    return multiplied, (flat(a), flat(b), flat(y), sizes, (*steps(a), after, across), block)
 
 
 def new(a: Array, b: Array) -> tuple[Array]:
@@ -137,18 +139,17 @@ def accepts(a: Array, b: Array) -> bool:
     if not a.ndim == b.ndim == 2:
         return False
     (m, k), n, width = a.shape, b.shape[1], WIDTH // a.itemsize
-    work, across = m * k * n, not b.flags.c_contiguous
-    is_low = 1 < m <= LOW and work >= (LEAST_ACROSS if across else LEAST)
-    if not is_low and not (k <= SHORT and work >= LEAST):
-        return False
-    if work > MOST and m > FEW:
-        return False
-    if 10 * (n + -n % width) > 11 * n or a.dtype != b.dtype or a.dtype not in FLOATS:
-        return False
-    if not (readable(a) and readable(b)):
+    work = m * k * n
+    if k <= SHORT:
+        pays = LEAST <= work <= MOST
+    elif b.flags.c_contiguous:
+        pays = 1 < m <= LOW and LEAST <= work and (work <= MOST or m <= FEW)
+    else:
+        pays = 1 < m <= 2 * LOW and LEAST_ACROSS <= work
+    if not pays or 10 * (n + -n % width) > 11 * n or a.dtype != b.dtype or a.dtype not in FLOATS:
         return False
     threads = count()
-    return bool(threads == 1 or threads * work <= 4 * LEAST)
+    return readable(a) and readable(b) and (threads == 1 or threads * work <= 4 * LEAST)
 
 
 def readable(x: Array) -> bool:
@@ -158,4 +159,4 @@ def readable(x: Array) -> bool:
 
 count: Any = thread_count()
 measured = count is not None and platform.machine() in ("x86_64", "AMD64")
-LOW_PRODUCT = in_one_call(new, product, accepts) if measured else None
+TILED_PRODUCT = in_one_call(new, product, accepts) if measured else None
