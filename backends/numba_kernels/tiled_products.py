@@ -1,5 +1,5 @@
-"""Products of low matrices and of short sums, as those of a layer at a small batch: the product with
-the weights, and the gradients of both operands.
+"""Products of low matrices and of short sums, as those of a layer at a small batch: its output, and
+the gradients of input and weights.
 
 BLAS lays both matrices out anew before it multiplies. That pays where each number is used often; of
 these products it is, with the wait for weights that left the cache meanwhile, the larger part. Here
@@ -143,9 +143,9 @@ def accepts(a: Array, b: Array) -> bool:
     if k <= SHORT:
         pays = LEAST <= work <= MOST
     elif b.flags.c_contiguous:
-        pays = 1 < m <= LOW and LEAST <= work and (work <= MOST or m <= FEW)
+        pays = 1 < m <= LOW and work >= LEAST and (work <= MOST or m <= FEW)
     else:
-        pays = 1 < m <= 2 * LOW and LEAST_ACROSS <= work
+        pays = 1 < m <= 2 * LOW and work >= LEAST_ACROSS
     if not pays or 10 * (n + -n % width) > 11 * n or a.dtype != b.dtype or a.dtype not in FLOATS:
         return False
     threads = count()
