@@ -127,7 +127,13 @@ def accepts_affine(x: Array, mean: Array, rstd: Array, *parameters: Array | None
 
 def accepts_both(dy: Array, x: Array, *rest: Any) -> bool:
     """The same of dy and x, in one dtype."""
-    return bool(accepts(x) and dy.dtype == x.dtype and dy.flags.c_contiguous)
+    return bool(
+        x.dtype in FLOATS
+        and dy.dtype == x.dtype
+        and x.flags.c_contiguous
+        and dy.flags.c_contiguous
+        and x.size
+    )
 
 
 def accepts_gradient(
@@ -154,7 +160,12 @@ def accepts_whole(
     x: Array, weight: Array | None, bias: Array | None, mask: Array | None, eps: Any, relu: bool
 ) -> bool:
     """Such an x, such parameters, and an ε that is a number."""
-    return accepts(x) and of_floats(weight, bias) and isinstance(eps, (float, int))
+    return (
+        isinstance(eps, (float, int))
+        and bool(x.dtype in FLOATS and x.flags.c_contiguous and x.size)
+        and (weight is None or weight.dtype in FLOATS)
+        and (bias is None or bias.dtype in FLOATS)
+    )
 
 
 KERNELS = {

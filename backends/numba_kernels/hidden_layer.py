@@ -91,7 +91,7 @@ def flat(x: Array | None) -> Array | None:
 
 
 def add_bias(outs: tuple[Array, ...], x: Array, bias: Array) -> Call:
-    return bias_added, (x, bias, place(outs[0], x))
+    return bias_added, (x, bias, None if outs[0] is x else place(outs[0], x))
 
 
 def column_sums(outs: tuple[Array, ...], x: Array) -> Call:
@@ -126,7 +126,8 @@ def two_like(x: Array, *rest: Any) -> tuple[Array, ...]:
 
 def accepts(x: Array, *rest: Any) -> bool:
     """Float32 or float64 in C order."""
-    return bool(x.dtype in FLOATS and x.flags.c_contiguous and x.flags.aligned)
+    flags = x.flags
+    return bool(x.dtype in FLOATS and flags.c_contiguous and flags.aligned)
 
 
 def accepts_bias(x: Array, bias: Array) -> bool:

@@ -11,6 +11,8 @@ from tinygrad_bn.backend import Array, Kernel
 from .calling import Call
 from .flat import FLOATS, exact
 
+COUNTS = {np.dtype(np.int64), np.dtype(np.float64)}
+
 
 @exact
 def averaged(mean: Any, var: Any, new_mean: Any, new_var: Any, rate: Any, factor: Any) -> None:
@@ -62,12 +64,32 @@ def accepts(
     )
 
 
+@exact
+def increased(count: Any) -> None:
+    count[()] += 1
+
+
+def one_more(outs: tuple[Array, ...], count: Array) -> Call:
+    return increased, (count,)
+
+
+def run_count(count: Array) -> tuple[Array]:
+    increased(count)
+    return (count,)
+
+
+def accepts_count(count: Array) -> bool:
+    """A count of int64 or float64 that may be written."""
+    return count.dtype in COUNTS and not count.shape and count.flags.carray
+
+
 def accepts_tracked(count: Array, *args: Any) -> bool:
     """The same, and a count that may be written."""
-    return count.dtype == np.int64 and count.flags.carray and accepts(*args)
+    return accepts_count(count) and accepts(*args)
 
 
 KERNELS = {
     "moving_moments": Kernel(run, accepts, moving_moments, (0, 1)),
+    "one_more": Kernel(run_count, accepts_count, one_more, (0,)),
     "tracked_moments": Kernel(run_tracked, accepts_tracked, tracked_moments, (0, 1, 2)),
 }

@@ -245,6 +245,7 @@ def cases() -> Iterator[tuple[str, str, Callable[[Rng], tuple[Any, ...]]]]:
             yield "mean_cross_entropy_grad_input", title, of_mean(*kind)
         yield "moving_moments", np.dtype(dtype).name, running(dtype)
         yield "tracked_moments", np.dtype(dtype).name, tracked(dtype)
+        yield "one_more", np.dtype(dtype).name, lambda rng: (np.array(41.0),)
         for name in LAYER.split():
             for shape in ((1, 1), (23, 37)):
                 yield name, f"{np.dtype(dtype).name}-{shape[0]}", layer(name, shape, dtype)

@@ -45,7 +45,7 @@ def test_counts_the_batch_along(dtype: Any) -> None:
         np.testing.assert_array_equal(got, np.asarray(value).astype(got.dtype))
 
 
-@pytest.mark.parametrize("count", [np.array(3.0), np.array(3, np.int32)], ids=str)
+@pytest.mark.parametrize("count", [np.array(3, np.float32), np.array(3, np.int32)], ids=str)
 def test_leaves_other_counts_to_the_body(count: Any) -> None:
     mean, var, *batch = statistics(np.float32, 5)
     moved = tracked_moments(NUMPY, count, mean, var, *batch, 0.1, 1.0)

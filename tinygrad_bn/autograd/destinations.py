@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinygrad_bn.backend import Array, Backend, KernelPoint, _reference_only, interruption
+from tinygrad_bn.backend import Array, Backend, KernelPoint, interruption, only_reference
+
+if TYPE_CHECKING:
+    from tinygrad_bn.autograd.function import Function
 
 
 def computed_in(
@@ -18,7 +21,7 @@ def computed_in(
     it takes those element by element.
     """
     kernel = backend.kernels.get(point.name)
-    if kernel is None or kernel.into is None or _reference_only.get() or not kernel.accepts(*args):
+    if kernel is None or kernel.into is None or only_reference() or not kernel.accepts(*args):
         return point(backend, *args)
     function, operands = kernel.into((place,), *args)
     try:
@@ -29,12 +32,14 @@ def computed_in(
 
 
 keeper: ContextVar[Callable[[Any], Array | None] | None] = ContextVar("keeper", default=None)
-"""What `place_for` asks: the walk that is running, if it is to keep what it finds."""
+"""What `places_for` asks: the walk that is running, if it is to keep what it finds."""
 
 
-def place_for(x: Any) -> Array | None:
-    """Where the gradient of a tensor is to be kept, if backward, which asks, may leave it there; it
-    then returns the place.
+def places_for(node: Function, *inputs: int) -> tuple[Array | None, ...]:
+    """Where the gradients of these inputs are to be kept, for each that backward, which asks, may
+    leave there; it then returns the place.
     """
     find = keeper.get()
-    return None if find is None else find(x)
+    if find is None or node.inputs is None:
+        return (None,) * len(inputs)
+    return tuple([find(node.inputs[i]) if node.needs[i] else None for i in inputs])

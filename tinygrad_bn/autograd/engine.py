@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 from tinygrad_bn.autograd.endpoints import as_sequence, seeds, variables
@@ -13,8 +12,6 @@ from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.autograd.walk import Key, Walk, hooked, key_of
 from tinygrad_bn.backend import current
 from tinygrad_bn.errors import GradientError
-
-kept_by = attrgetter("slot", "_grad", "_hooks", "_after")
 
 
 def backward(
@@ -55,11 +52,11 @@ def backward(
 def keep_in_slots(found: dict[Any, Any]) -> None:
     """Keep the first gradients of leaves that have a slot, and leave the others in ``found``."""
     kind, others = Variable.tensor_class, {}
-    for x, (slot, known, hooks, after) in zip(found, map(kept_by, found), strict=True):
-        if slot is None or known is not None or hooks or after:
-            others[x] = found[x]
+    for x, dx in found.items():
+        slot, backend = x.slot, x.backend
+        if slot is None or x._grad is not None or x._hooks or x._after:
+            others[x] = dx
             continue
-        dx, backend = found[x], x.backend
         if dx is not slot:
             backend.store(slot, dx)
         x._grad = grad = new(kind)

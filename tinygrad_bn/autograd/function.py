@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any, ClassVar, NoReturn
 
 from tinygrad_bn.autograd.variable import Stamp, Variable, clock
@@ -18,7 +17,6 @@ new = object.__new__
 """A tensor without its __init__, which would look for data to copy."""
 
 recording, hunting = grad_mode.get, anomaly_mode.get
-seen = attrgetter("array", "backend", "requires_grad")
 
 
 class Function:
@@ -136,13 +134,13 @@ class Function:
             a, b = inputs
             if isinstance(a, Variable) and isinstance(b, Variable) and a.backend is b.backend:
                 return a.backend, (a.array, b.array), (a.requires_grad, b.requires_grad)
-            return cls.arrays_and_numbers(inputs)
-        try:
-            arrays, backends, needs = zip(*map(seen, inputs), strict=True)
-        except (AttributeError, ValueError):  # something else among them, or nothing
-            return cls.arrays_and_numbers(inputs)
-        if len({*backends}) == 1:
-            return backends[0], arrays, needs
+        elif len(inputs) == 3:  # as linear layers and norms have
+            a, b, c = inputs
+            if isinstance(a, Variable) and isinstance(b, Variable) and isinstance(c, Variable):
+                backend = a.backend
+                if b.backend is backend and c.backend is backend:
+                    needs = a.requires_grad, b.requires_grad, c.requires_grad
+                    return backend, (a.array, b.array, c.array), needs
         return cls.arrays_and_numbers(inputs)
 
     @classmethod

@@ -63,7 +63,7 @@ class Walk:
     targets : whose gradients are wanted; those of all leaves by default.
     retain_graph : leave nodes what they hold.
     create_graph : gradients are Tensors with a graph of their own; otherwise arrays.
-    keeping : gradients of leaves are to be kept, and may be left in their slots (`place_for`).
+    keeping : gradients of leaves are to be kept, and may be left in their slots (`places_for`).
 
     Attributes
     ----------
@@ -183,8 +183,12 @@ class Walk:
             raise GradientError(
                 f"expected {len(inputs)} gradients from {node.name}.backward, got {len(dxs)}"
             )
+        of_all = self.wanted is None
         for x, needed, dx in zip(inputs, node.needs, dxs):  # noqa: B905
             if not needed or dx is None:
+                continue
+            if of_all and dx is x.slot and x not in found:  # as `places_for` gave it: it fits
+                found[x] = dx
                 continue
             try:
                 if dx.shape != x.array.shape or dx.dtype is not x.array.dtype:
@@ -194,7 +198,7 @@ class Walk:
                     f"expected arrays from {node.name}.backward, got {type(dx).__name__}"
                 ) from None
             creator = x.creator
-            if creator is None and self.wanted is None:
+            if creator is None and of_all:
                 found[x] = found[x] + dx if x in found else dx
             elif creator is None or creator.outputs is not None:
                 self.send(x, dx)

@@ -145,7 +145,10 @@ class Sequential(PartSequence[Module]):
     def in_order(self) -> list[Module]:
         """The modules as they are called."""
         values = self.__dict__
-        modules = [values[name] for name, kind in self._kinds.items() if kind == MODULE]
+        names: Iterable[str] = self._kinds
+        if {*self._kinds.values()} != {MODULE}:  # some other part has been registered
+            names = [name for name, kind in self._kinds.items() if kind == MODULE]
+        modules = [*map(values.__getitem__, names)]
         return self._all() if None in modules else modules
 
 

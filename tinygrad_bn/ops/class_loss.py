@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.config import at_each_replay
 from tinygrad_bn.dtypes import float32, int64
@@ -25,7 +26,7 @@ from tinygrad_bn.ops.label_costs import (
     softmax_cross_entropy,
     softmax_cross_entropy_grad_input,
 )
-from tinygrad_bn.ops.loss import require_reduction, without_nan_targets
+from tinygrad_bn.ops.loss import REDUCTIONS, require_reduction, without_nan_targets
 from tinygrad_bn.ops.precision import narrow, wide
 from tinygrad_bn.ops.probability import log_sum
 from tinygrad_bn.ops.promotion import cast, is_floating, promote, require_tensor
@@ -187,8 +188,10 @@ def are_classes(backend: Backend, labels: Array, classes: int, ignore_index: int
 
 
 def require_scores(input: Tensor, target: Tensor, name: str) -> None:
-    require_floats(input, name)
-    require_tensor(target, "the target")
+    if not (isinstance(input, Variable) and input.array.dtype.kind == "f"):
+        require_floats(input, name)
+    if not isinstance(target, Variable):
+        require_tensor(target, "the target")
     shape = input.array.shape
     if not shape or shape[1 if len(shape) > 1 else 0] == 0:
         raise ShapeError(f"expected scores (N, C, *S) or (C,) of some classes, got {input.shape}")
@@ -217,8 +220,6 @@ def batched(
 ) -> Tensor:
     """Apply; to a single sample as to a batch of one."""
     if input.array.ndim > 1:
-        if weight is None and operation is CrossEntropy:  # as most often, and quicker
-            return operation.apply(input, target, **options)  # type: ignore[no-any-return]
         return operation.apply(input, target, weight, **options)  # type: ignore[no-any-return]
     single: Tensor = operation.apply(input.unsqueeze(0), target.unsqueeze(0), weight, **options)
     return single.reshape(())
@@ -268,15 +269,20 @@ def cross_entropy(
     Label smoothing: Szegedy et al. (2016), "Rethinking the Inception Architecture for Computer
     Vision", arXiv:1512.00567, section 7.
     """
-    require_reduction(reduction)
+    if reduction not in REDUCTIONS:
+        require_reduction(reduction)
     require_scores(input, target, "cross_entropy")
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(f"expected label_smoothing within [0, 1], got {label_smoothing}")
     options = {"reduction": reduction, "label_smoothing": label_smoothing}
-    if not is_floating(target.dtype):
+    kind = target.array.dtype
+    if not is_floating(kind):
         require_labels(input, target, ignore_index, "cross_entropy")
-        weight, target = class_weight(input, weight), cast(target, int64)
-        return batched(CrossEntropy, input, target, weight, ignore_index=ignore_index, **options)
+        target = target if kind is int64 else cast(target, int64)
+        options["ignore_index"] = ignore_index
+        if weight is None and input.array.ndim > 1:  # as most often, and quicker
+            return CrossEntropy.apply(input, target, **options)  # type: ignore[no-any-return]
+        return batched(CrossEntropy, input, target, class_weight(input, weight), **options)
     if target.shape != input.shape:
         raise ShapeError(
             f"expected probabilities of the input's shape {input.shape}, or integers as labels, "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tinygrad_bn.autograd.destinations import computed_in, place_for
+from tinygrad_bn.autograd.destinations import computed_in, places_for
 from tinygrad_bn.autograd.function import Function
+from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Array
 from tinygrad_bn.errors import DtypeError, ShapeError
 from tinygrad_bn.ops.affine import (
@@ -70,29 +71,35 @@ class Linear(Function):
     """x @ weight.T + bias in one node, for x of any leading axes."""
 
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        xp = self.xp
-        self.shape, self.x, self.weight = x.shape, rows(xp, x), weight
+        xp, self.shape, self.weight = self.xp, x.shape, weight
+        self.x = x = x if len(self.shape) == 2 else rows(xp, x)
         if bias is None:
-            y = xp.matmul(self.x, transposed(xp, weight))
+            y = xp.matmul(x, transposed(xp, weight))
         else:
-            y = affine(self.backend, self.x, weight, bias)
-        return y if len(x.shape) == 2 else xp.reshape(y, (*x.shape[:-1], weight.shape[0]))
+            y = affine(self.backend, x, weight, bias)
+        if len(self.shape) == 2:
+            return y
+        return xp.reshape(y, (*self.shape[:-1], weight.shape[0]))
 
     def backward(self, dy: Array, /) -> tuple[Array | None, Array | None, Array | None]:
-        xp, dx, dweight, dbias = self.xp, None, None, None
-        x, needs, dy = self.x, self.needs, rows(xp, dy)
-        place = place_for(self.inputs[1]) if needs[1] and self.inputs is not None else None
+        xp, backend, dx, dweight, dbias = self.xp, self.backend, None, None, None
+        x, needs, shape = self.x, self.needs, self.shape
+        dy = dy if len(shape) == 2 else rows(xp, dy)
+        place, other_place = places_for(self, 1, 2)
         if place is not None:
-            dweight = computed_in(place, weight_grad_placed, self.backend, dy, x)
+            dweight = computed_in(place, weight_grad_placed, backend, dy, x)
         elif needs[1] and needs[2]:
-            dweight, dbias = affine_grad_parameters(self.backend, dy, x)
+            dweight, dbias = affine_grad_parameters(backend, dy, x)
         elif needs[1]:
             dweight = weight_grad(xp, dy, x)
         if needs[2] and dbias is None:
-            dbias = column_sums(self.backend, dy)
+            if other_place is None:
+                dbias = column_sums(backend, dy)
+            else:
+                dbias = computed_in(other_place, column_sums, backend, dy)
         if needs[0]:
             dx = xp.matmul(dy, self.weight)
-            dx = dx if len(self.shape) == 2 else xp.reshape(dx, self.shape)
+            dx = dx if len(shape) == 2 else xp.reshape(dx, shape)
         return dx, dweight, dbias
 
 
@@ -217,11 +224,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ------
     input (..., in), weight (out, in), bias (out,) -> (..., out)
     """
-    require_tensor(input)
-    require_tensor(weight, "weight")
+    if not (isinstance(input, Variable) and isinstance(weight, Variable)):  # tell which
+        require_tensor(input)
+        require_tensor(weight, "weight")
     x, w, b = input.array, weight.array, None
     if bias is not None:
-        require_tensor(bias, "bias")
+        if not isinstance(bias, Variable):
+            require_tensor(bias, "bias")
         b = bias.array
     if x.dtype != w.dtype or (b is not None and b.dtype != w.dtype):
         raise DtypeError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.errors import ArgumentError
+from tinygrad_bn.optim.call import repeatable
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import average, rounding, with_l2
@@ -76,6 +77,7 @@ class Adadelta(FlatOptimizer):
         if group["rho"] > 1:
             raise ArgumentError(f"expected rho in [0, 1], got {group['rho']}")
 
+    @repeatable
     def update(self, run: Run) -> None:
         run.count()
         run.update(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.optim.call import repeatable
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import rounding, with_l2
@@ -74,6 +75,7 @@ class Adagrad(FlatOptimizer):
         for name in ("lr", "lr_decay", "eps", "weight_decay", "initial_accumulator_value"):
             require_range(group, name)
 
+    @repeatable
     def update(self, run: Run) -> None:
         run.slot("sum", fill=run.group["initial_accumulator_value"])
         run.update(

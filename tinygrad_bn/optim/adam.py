@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.optim.call import repeatable
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import average, rounding, with_decay
@@ -91,6 +92,7 @@ class Adam(FlatOptimizer):
             require_range(group, name)
         require_betas(group)
 
+    @repeatable
     def update(self, run: Run) -> None:
         run.update(
             adam_update,

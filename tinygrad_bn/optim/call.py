@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import is_
-from typing import Any
+from typing import Any, TypeVar
 
 from tinygrad_bn import config
-from tinygrad_bn.backend import Backend, KernelPoint, _reference_only, interruption
+from tinygrad_bn.backend import Backend, KernelPoint, interruption, only_reference
 
-only_reference = _reference_only.get
+F = TypeVar("F", bound=Callable[..., None])
 
 
 class Call:
@@ -40,8 +41,20 @@ class Call:
             or only_reference()
         ):
             return False
+        self.run()
+        return True
+
+    def run(self) -> None:
+        """Run it."""
         try:
             self.function(*self.args)
         except SystemError as error:
             raise interruption(error) or error from None
-        return True
+
+
+def repeatable(update: F) -> F:
+    """Mark an ``update`` of an optimizer that is a count and one `Run.update`, which depend on the
+    options alone: while nobody changes those, a step makes these calls again without asking.
+    """
+    update.repeatable = True  # type: ignore[attr-defined]
+    return update

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any
 
 import numpy as np
 
 from tinygrad_bn import config
-from tinygrad_bn.backend import Array, Backend, KernelPoint
-from tinygrad_bn.errors import ArgumentError, DtypeError, ShapeError
+from tinygrad_bn.backend import Array, Backend, KernelPoint, only_reference
+from tinygrad_bn.errors import DtypeError, ShapeError
 from tinygrad_bn.ops.counting import one_more
 from tinygrad_bn.optim.call import Call
 from tinygrad_bn.optim.optimizer import Group, stamp
 from tinygrad_bn.tensors import Tensor
 
-array_of, gradient_of = attrgetter("array"), attrgetter("_grad.array")
+tracing = config.tracer.get
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector register."""
@@ -76,6 +76,7 @@ class Bucket:
         self.buffers: dict[str, Array] = {}
         self.numbers: dict[str, tuple[float, Array]] = {}
         self._read: list[Any] = []
+        self._calls: list[Any] = []
         self._fixed = False
         """Whether the options are those that were read, and objects that cannot change."""
         self.runs: list[Run] = []
@@ -138,12 +139,16 @@ class Bucket:
         self.numbers[name] = number, known[1]
         return known[1]
 
+    def as_read(self) -> bool:
+        """Whether all options are those that were read last, and none can change by itself."""
+        values = [*self.group.values()]
+        return self._fixed and len(values) == len(self._read) and all(map(is_, values, self._read))
+
     def reread(self) -> None:
         """Bring the options' arrays up to date: a step updates from them, compiled or not."""
-        values = [*self.group.values()]
-        if self._fixed and len(values) == len(self._read) and all(map(is_, values, self._read)):
+        if self.as_read():
             return
-        self._read, self._fixed = values, False
+        self._read, self._fixed, self._calls = [*self.group.values()], False, []
         for name in self.numbers:
             self.number(name)
         options = (value for name, value in self.group.items() if name != "params")
@@ -151,12 +156,26 @@ class Bucket:
 
     def at_home(self) -> bool:
         """Whether all values and gradients are where they belong, as at nearly every step."""
-        try:
-            return all(map(is_, map(array_of, self.params), self.views)) and all(
-                map(is_, map(gradient_of, self.params), self.slots)
-            )
-        except AttributeError:  # one has no gradient
+        for p, view, slot in zip(self.params, self.views, self.slots, strict=True):
+            if p._grad is None or p._grad.array is not slot or p.array is not view:
+                return False
+        return True
+
+    def remember(self) -> None:
+        """Keep the calls that the update of all runs has come down to, if it has."""
+        calls = [call for run in self.runs for call in run.calls()] if self._fixed else []
+        self._calls = [] if None in calls else calls
+
+    def repeat(self) -> bool:
+        """Make the calls of the last update again, if nothing can have changed them; whether it
+        did.
+        """
+        if not self._calls or tracing() is not None or only_reference() or not self.as_read():
             return False
+        for call in self._calls:
+            call.run()
+        stamp(self.params)
+        return True
 
     def fits(self) -> bool:
         """Whether every parameter still has the dtype, shape and device that it had."""
@@ -208,6 +227,7 @@ class Bucket:
         if all(present):
             return self.runs
         self.runs = [part for run in self.runs for part in run.split(present)]
+        self._calls = []
         return [run for run in self.runs if present[run.start]]
 
 
@@ -226,6 +246,9 @@ class Run:
         self.counters: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
         self._last: Call | None = None
+        self._counted: list[str] = []
+        self._again: list[str] | None = None
+        """What was counted for the last update, if that was the same call as before."""
         own = bucket.bounds[start:stop]
         self.bounds = tuple((a - own[0][0], b - own[0][0]) for a, b in own)
         self.param = self.part(bucket.values)
@@ -276,6 +299,7 @@ class Run:
         """One more: the counter after counting this update."""
         counter = self.counter(name)
         self.backend.store(counter, *one_more(self.backend, counter))
+        self._counted.append(name)
         return counter
 
     def slot(self, name: str, fill: float = 0.0) -> Array:
@@ -307,7 +331,9 @@ class Run:
         param, grad = config.as_state(self.param), config.as_state(self.grad)
         grad = -grad if self.group.get("maximize") else grad
         operands = (param, grad, *state, *numbers)
-        if self._last is None or not self._last.again(kernel, operands, flags):
+        again = self._last is not None and self._last.again(kernel, operands, flags)
+        self._again, self._counted = self._counted if again else None, []
+        if not again:
             results = kernel(self.backend, *operands, **flags)
             for target, value in zip((param, *state), results, strict=True):
                 if target is not None:
@@ -315,6 +341,13 @@ class Run:
             if self._last is None and grad is self.grad:
                 self._last = Call.of(self.backend, kernel, operands, flags)
         stamp(self.params)
+
+    def calls(self) -> list[Call | None]:
+        """The calls that the last update was, counts before it; None where one is not compiled."""
+        if self._again is None:
+            return [None]
+        counters = [self.counters[name] for name in self._again]
+        return [*(Call.of(self.backend, one_more, (c,), {}) for c in counters), self._last]
 
     def entries(self) -> dict[Tensor, dict[str, Array]]:
         """The counters and the state of each parameter, by name; empty before the first update."""
@@ -350,23 +383,3 @@ def alike(a: Mapping[str, Any], b: Mapping[str, Any], counters: Collection[str])
     return a.keys() == b.keys() and all(
         float(a[name]) == float(b[name]) for name in a if name in counters
     )
-
-
-def refuse_shared_memory(params: Sequence[Tensor]) -> None:
-    """Refuse two parameters in the same memory, which laying them out would part.
-
-    Raises
-    ------
-    ArgumentError
-    """
-    owners: dict[int, list[Tensor]] = {}
-    for p in params:
-        base = getattr(p.array, "base", None)
-        neighbours = owners.setdefault(id(p.array if base is None else base), [])
-        for q in neighbours:
-            if p.backend.overlap(p.array, q.array):
-                raise ArgumentError(
-                    f"expected parameters in memory of their own, got two of shapes {q.shape} and "
-                    f"{p.shape} that overlap; to tie them, use the same Parameter in both places"
-                )
-        neighbours.append(p)

@@ -11,8 +11,14 @@ from typing import Any, ClassVar
 from tinygrad_bn import config
 from tinygrad_bn.backend import Backend, KernelPoint, current
 from tinygrad_bn.errors import StateError
-from tinygrad_bn.optim.flat import Bucket, Run, refuse_shared_memory
-from tinygrad_bn.optim.optimizer import Group, Optimizer, Params, evaluated
+from tinygrad_bn.optim.flat import Bucket, Run
+from tinygrad_bn.optim.optimizer import (
+    Group,
+    Optimizer,
+    Params,
+    evaluated,
+    refuse_shared_memory,
+)
 from tinygrad_bn.tensors import Tensor
 
 
@@ -101,14 +107,19 @@ class FlatOptimizer(Optimizer):
             For a gradient that is not of its parameter's shape, dtype and device; nothing is
             changed then.
         """
-        loss = evaluated(closure)
+        loss = None if closure is None else evaluated(closure)
         at_home = self._at_home()
+        repeatable = at_home and getattr(self.update, "repeatable", False)
         for bucket in self._all_buckets() if at_home else self._settled():
+            if repeatable and bucket.repeat():
+                continue
             with current(bucket.backend):
                 runs = bucket.runs if at_home else bucket.due(bucket.gather())
                 config.at_each_replay(bucket.reread)
                 for run in runs:
                     self.update(run)
+            if repeatable:
+                bucket.remember()
         return loss
 
     def _at_home(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.optim.call import repeatable
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import average, decayed, rounding
@@ -70,6 +71,7 @@ class Lion(FlatOptimizer):
         require_range(group, "weight_decay")
         require_betas(group)
 
+    @repeatable
     def update(self, run: Run) -> None:
         run.update(
             lion_update,

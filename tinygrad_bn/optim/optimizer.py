@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from copy import deepcopy
 from itertools import chain
 from typing import Any, TypeAlias
@@ -197,6 +197,26 @@ def require_leaves(params: list[Any], known: set[int]) -> None:
         if id(p) in seen:
             raise ArgumentError("expected each parameter once, got one of them again")
         seen.add(id(p))
+
+
+def refuse_shared_memory(params: Sequence[Tensor]) -> None:
+    """Refuse two parameters in the same memory, which laying them out would part.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    owners: dict[int, list[Tensor]] = {}
+    for p in params:
+        base = getattr(p.array, "base", None)
+        neighbours = owners.setdefault(id(p.array if base is None else base), [])
+        for q in neighbours:
+            if p.backend.overlap(p.array, q.array):
+                raise ArgumentError(
+                    f"expected parameters in memory of their own, got two of shapes {q.shape} and "
+                    f"{p.shape} that overlap; to tie them, use the same Parameter in both places"
+                )
+        neighbours.append(p)
 
 
 def require_range(group: Group, name: str, low: float = 0.0, high: float | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.optim.call import repeatable
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import average, rounding, with_decay
@@ -95,6 +96,7 @@ class RAdam(FlatOptimizer):
             require_range(group, name)
         require_betas(group)
 
+    @repeatable
     def update(self, run: Run) -> None:
         run.update(
             radam_update,

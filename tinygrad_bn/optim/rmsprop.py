@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
+from tinygrad_bn.optim.call import repeatable
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import average, rounding, with_l2
@@ -87,6 +88,7 @@ class RMSprop(FlatOptimizer):
         for name in ("lr", "alpha", "eps", "weight_decay", "momentum"):
             require_range(group, name)
 
+    @repeatable
     def update(self, run: Run) -> None:
         run.count()
         run.update(

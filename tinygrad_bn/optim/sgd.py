@@ -6,6 +6,7 @@ from typing import Any
 
 from tinygrad_bn.backend import Array, Backend, kernel_point
 from tinygrad_bn.errors import ArgumentError
+from tinygrad_bn.optim.call import repeatable
 from tinygrad_bn.optim.flat import Run
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 from tinygrad_bn.optim.formulas import rounding, with_l2
@@ -93,6 +94,7 @@ class SGD(FlatOptimizer):
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
             raise ArgumentError("expected a momentum and no dampening with nesterov")
 
+    @repeatable
     def update(self, run: Run) -> None:
         lr, weight_decay = run.number("lr"), run.optional("weight_decay")
         if not run.group["momentum"]:

@@ -88,7 +88,7 @@ class ChannelNormalization(RunningNormalization):
         counts: Sequence[int] | None = None
         if self.by_batch:
             counts = self.counts(input, axis, mask)
-            fewest = self.fewest(counts)
+            fewest = counts[0] if len(counts) == 1 else self.fewest(counts)
             if fewest < 2 and self.on_single == "running" and self.tracked:
                 counts = None
         if not self.eps > 0:
