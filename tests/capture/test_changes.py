@@ -224,6 +224,36 @@ def test_a_schedule_is_read_before_the_update_that_follows_it(device: str) -> No
     np.testing.assert_array_equal(*found)
 
 
+def test_a_global_that_hides_what_is_built_in_is_seen() -> None:
+    space: dict[str, Any] = {}
+    exec("def step(x): return x * abs(-2)", space)
+    compiled = tg.compile(space["step"])
+    for hidden, wanted in [(False, 2), (False, 2), (True, -2), (True, -2), (False, 2)]:
+        if hidden:
+            space["abs"] = lambda number: number
+        else:
+            space.pop("abs", None)
+        assert compiled(tg.ones(1)).item() == wanted
+
+
+def test_graphs_that_need_what_a_replay_overwrites_refuse(device: str) -> None:
+    """Of arguments as of state."""
+    state = tg.zeros(4)
+
+    def step(x: tg.Tensor) -> None:
+        x.add_(1.0)
+        state.add_(x)
+
+    compiled = tg.compile(step)
+    for _ in range(3):
+        for number in range(2):
+            x, w = tg.ones(4), nn.Parameter(np.ones(4, np.float32))
+            y = (w * (x, state)[number]).sum()
+            compiled(x)
+            with pytest.raises(tg.errors.GradientError):
+                y.backward()
+
+
 def test_what_changes_at_every_call_is_noted_ever_more_rarely(monkeypatch: Any) -> None:
     """To note it takes ten times as long as to look closely at it."""
     made: list[Any] = []

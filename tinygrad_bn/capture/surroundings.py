@@ -6,6 +6,7 @@ calls compare, which costs some nanoseconds a variable.
 
 from __future__ import annotations
 
+import builtins
 import random
 import sys
 from collections import deque
@@ -194,9 +195,11 @@ class Surroundings:
                 self.walk(value, name)
         if ours:
             return
-        names = [name for name in sorted({*names_in(x.__code__)}) if name in x.__globals__]
-        if names:
-            self.contents.append(Globals(path, x.__globals__, names))
+        read = {*names_in(x.__code__)}
+        names = sorted(read & x.__globals__.keys())
+        hidden = sorted((read & vars(builtins).keys()) - x.__globals__.keys())
+        if names or hidden:  # what is built in until a global has its name
+            self.contents.append(Globals(path, x.__globals__, names + hidden))
         for name in names:
             self.walk(x.__globals__[name], name)
 

@@ -15,6 +15,12 @@ from tinygrad_bn.capture.interception import traced_by
 from tinygrad_bn.capture.leaves import Leaf
 from tinygrad_bn.capture.program import Program
 from tinygrad_bn.capture.recorder import Recorder, owner
+from tinygrad_bn.capture.refusals import (
+    refuse_arrays,
+    refuse_elsewhere,
+    refuse_gradients,
+    refuse_graph,
+)
 from tinygrad_bn.capture.surroundings import Surroundings
 from tinygrad_bn.capture.traced import Traced
 from tinygrad_bn.capture.values import Action, Kind, Value, replaced
@@ -59,6 +65,8 @@ class Capture:
         self.exits: list[tuple[Variable, int | None]] = []
         """Tensors that leave with one of the outputs as their gradient, or with none."""
         self.stamps: list[Stamp] = []
+        self.written: list[int] = []
+        """The numbers of the arguments that the step writes to."""
         self._glance: Glance | None = None
         self._missed = 0
         """How often something had changed at a glance."""
@@ -156,6 +164,8 @@ class Capture:
         self.gradients(recorder, grads, outputs)
         self.refuse_escapes(recorder, returned, grads)
         self.effects(recorder, grads)
+        targets = {target.root for i in recorder.instructions for target in i.targets}
+        self.written = [n for n, value in enumerate(inputs[: len(given)]) if value in targets]
         self.program = Program(
             recorder.backend, recorder.instructions, inputs, outputs, recorder.initial
         )
@@ -277,10 +287,12 @@ class Capture:
             self.bring_home()
         for x, place in self.exits:
             x._grad = None if place is None else x.wrap_like(computed[place])
-        if self.stamps:
+        if self.stamps or self.written:
             now = Stamp.tick()
             for stamp in self.stamps:
                 stamp.written = now
+            for number in self.written:
+                tensors[number].stamp.written = now
         wrap = Variable.tensor_class.wrap
         if self.result.__class__ is Output:
             return wrap(computed[self.result.position], backend)
@@ -342,43 +354,6 @@ def escapes(x: Variable) -> bool:
     """Whether a tensor holds what the program computes."""
     held = vars(x).get("array")
     return isinstance(held, Traced) and held.value.root.kind in (Kind.RESULT, Kind.INPUT)
-
-
-def refuse_graph(x: Variable) -> None:
-    """Refuse a result that somebody could run backward from."""
-    if x.requires_grad and x.creator is not None and x.creator.inputs is not None:
-        raise CaptureError(
-            "expected a step that runs backward itself, or inside of no_grad(), got one that "
-            "returns a tensor with a graph; return tensor.detach()"
-        )
-
-
-def refuse_elsewhere(backend: Backend, grads: Mapping[Variable, Any]) -> None:
-    """Refuse a step that gives leaves on another device a gradient, or takes theirs."""
-    for x, before in grads.items():
-        if x.backend is not backend and x._grad is not before:
-            raise CaptureError(
-                f"expected a step on one device, got one on {backend.device} that changes "
-                f"gradients on {x.backend.device}"
-            )
-
-
-def refuse_gradients(given: Sequence[Variable]) -> None:
-    """Refuse arguments that came without a gradient and leave with one."""
-    if any(x.requires_grad or x._grad is not None for x in given):
-        raise CaptureError(
-            "expected a step that asks for no gradient of an argument, got one that does; ask "
-            "before the call, or use x.detach().requires_grad_()"
-        )
-
-
-def refuse_arrays(result: Any) -> None:
-    """Refuse a result with traced arrays in it."""
-
-    def refuse(x: Traced) -> None:
-        raise CaptureError(f"expected a step that returns tensors, got an array {x.shape}")
-
-    replaced(result, Traced, refuse)
 
 
 def mode() -> tuple[Any, ...]:
