@@ -25,6 +25,10 @@ HEIGHTS = (12, 8, 4, 2, 1) if REGISTER == 64 else (6, 5, 4, 2, 1)
 """How many rows tiles have. The sums of the tallest and what they are made of, two registers and a
 third for a number in all places, fill the 32 registers of AVX-512 or the 16 of AVX2.
 """
+GROUP = 4
+"""So many rows are found from where the first of them is. From one start LLVM would find each row
+from the one before, and a tile would wait for its addresses.
+"""
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -39,6 +43,10 @@ class Registers:
     @property
     def type(self) -> ir.VectorType:
         return ir.VectorType(self.real, REGISTER // self.size)
+
+    def opaque(self, number: Any) -> Any:
+        """The same number, of which LLVM does not know how it was found."""
+        return self.builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", (number,), False)
 
     def pointer(self, address: Any) -> Any:
         return self.builder.inttoptr(address, self.real.as_pointer())
@@ -112,11 +120,14 @@ def tile(rows: int) -> Any:
                 with on:
                     for place, total in zip(places, sums, strict=True):
                         of.store(of.load(place), total)
+            offsets = [of.opaque(builder.mul(down, I64(r))) for r in range(0, rows, GROUP)]
+            groups = [builder.gep(left, [offset]) for offset in offsets]
             with cgutils.for_range(builder, terms) as loop:
-                xs = builder.gep(left, [builder.mul(along, loop.index)])
+                begin = builder.mul(along, loop.index)
                 vectors = [*map(of.load, of.places(right, builder.mul(after, loop.index)))]
                 for r in range(rows):
-                    x = of.everywhere(builder.load(builder.gep(xs, [builder.mul(down, I64(r))])))
+                    at = builder.add(begin, builder.mul(down, I64(r % GROUP)))
+                    x = of.everywhere(builder.load(builder.gep(groups[r // GROUP], [at])))
                     for c, vector in enumerate(vectors, r * len(vectors)):
                         of.store(of.fused(x, vector, of.load(sums[c])), sums[c])
             for place, total in zip(places, sums, strict=True):
