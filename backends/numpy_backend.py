@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache, cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import SimpleNamespace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,8 @@ from .capsules import exported, imported
 from .half import in_float32, is_half, wide_inside
 from .indexing import is_basic
 from .numba_kernels import Kernels
-
-Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function and the operands that it is called with."""
+from .products import WORDS as PRODUCTS
+from .products import matmul
 
 einsum = partial(np.einsum, optimize=True)  # contracted pairwise
 
@@ -36,78 +35,6 @@ def special(name: str) -> Callable[[Array], Array]:
         return np.asarray(getattr(functions, name)(x))
 
     return run
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """The matrix product; of 16-bit floats in float32."""
-    if a.dtype.itemsize < 4:
-        return half_matmul(a, b)
-    if a.shape[-1] == 1:
-        return np.multiply(a, b)
-    kernel = tiled_product(a, b)
-    return np.matmul(a, b) if kernel is None else kernel.run(a, b)
-
-
-half_matmul = in_float32(np.matmul)
-
-
-def matmul_into(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
-    """The call that leaves the same in given memory, by rows or by columns."""
-    out = outs[0]
-    if a.dtype.itemsize < 4:
-        return half_matmul_into, (a, b, out)
-    if not out.flags.c_contiguous:
-        a, b, out = swapped(b), swapped(a), swapped(out)
-    if a.shape[-1] == 1:
-        return np.multiply, (a, b, out)
-    kernel = tiled_product(a, b) if out.flags.carray else None
-    return (np.matmul, (a, b, out)) if kernel is None else kernel.into((out,), a, b)
-
-
-def half_matmul_into(a: Array, b: Array, out: Array) -> None:
-    np.copyto(out, half_matmul(a, b))
-
-
-def swapped(x: Array) -> Array:
-    """The last two axes exchanged."""
-    return x.swapaxes(-1, -2)
-
-
-LEAST_WORK = 2**18
-"""With fewer products BLAS is as quick as anything."""
-
-
-def tiled_product(a: Array, b: Array) -> Any:
-    """The kernel for low matrices and short sums, if it takes this product."""
-    if a.size * b.shape[-1] < LEAST_WORK:
-        return None
-    kernel = for_tiles()
-    return kernel if kernel is not None and kernel.accepts(a, b) else None
-
-
-@cache
-def for_tiles() -> Kernel | None:
-    """That kernel, where there is one."""
-    if find_spec("numba") is None:
-        return None
-    kernel: Kernel | None = import_module(
-        f"{__package__}.numba_kernels.tiled_products"
-    ).TILED_PRODUCT
-    return kernel
-
-
-def weight_grad(dy: Array, x: Array) -> Array:
-    """dyᵀ x, by columns."""
-    return matmul(x.T, dy).T
-
-
-def weight_grad_into(outs: tuple[Array, ...], dy: Array, x: Array) -> Call:
-    """The same in given memory."""
-    return matmul_into((outs[0].T,), x.T, dy)
-
-
-def accepts_all(*operands: Array) -> bool:
-    return True
 
 
 def reduction(ufunc: np.ufunc) -> Callable[..., Array]:
@@ -259,10 +186,7 @@ class NumpyBackend:
         self.xp = SimpleNamespace(
             **{name: EXTRAS.get(name) or getattr(np, name) for name in VOCABULARY}
         )
-        self.kernels: Mapping[str, Kernel | None] = Kernels(
-            matmul=Kernel(matmul, accepts_all, matmul_into),
-            weight_grad_placed=Kernel(weight_grad, accepts_all, weight_grad_into),
-        )
+        self.kernels: Mapping[str, Kernel | None] = Kernels(**PRODUCTS)
 
     @cached_property
     def threaded_code(self) -> Any:

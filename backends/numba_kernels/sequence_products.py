@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
+from ..products import multiply
 from .sequence_norms import At
 from .sequence_plans import Backward, Plan
 
@@ -99,19 +100,19 @@ class WeightGrads:
         dx, dweight_ih, dweight_hh, dbias_ih, dbias_hh, dweight_hr = self.outs
         dgx, dgh = self.dgx[:n], self.dgh[:n]
         if dx is not None:
-            np.matmul(dgx, self.given.weights[0], out=dx[rows])
+            multiply(dgx, self.given.weights[0], out=dx[rows])
         if self.apart:
-            self.add(np.matmul, dweight_ih, dgx.T, x)
-            self.add(np.matmul, dweight_hh, dgh.T, self.h_before[:n])
+            self.add(multiply, dweight_ih, dgx.T, x)
+            self.add(multiply, dweight_hh, dgh.T, self.h_before[:n])
         elif dweight_ih is not None or dweight_hh is not None:
             np.copyto(self.before[:n, : self.features], x)
-            self.add(np.matmul, self.of_both, dgx.T, self.before[:n])
+            self.add(multiply, self.of_both, dgx.T, self.before[:n])
         if self.with_biases:
             self.add(np.add.reduce, dbias_ih, dgx)
             if self.apart:
                 self.add(np.add.reduce, dbias_hh, dgh)
         if len(self.dh):
-            self.add(np.matmul, dweight_hr, self.dh[:n].T, self.given.kept[-1][rows])
+            self.add(multiply, dweight_hr, self.dh[:n].T, self.given.kept[-1][rows])
         self.begun = True
 
     def add(self, function: Any, total: Array | None, *operands: Array) -> None:

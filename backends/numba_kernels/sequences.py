@@ -11,6 +11,7 @@ import numpy as np
 
 from tinygrad_bn.backend import Array, Kernel
 
+from ..products import multiply
 from .batch_norm import FLOATS
 from .calling import Call
 from .sequence_plans import Backward, Forward, Plan, Running, states_before
@@ -39,15 +40,15 @@ def fill_forward(outs: Sequence[Array], *args: Any) -> None:
     unprojected = y if weight_hr is None else kept[-1]
     running = [Running(*pair) for pair in zip(given.states, final, strict=True)]
     for block in plan.blocks:
-        gx = np.matmul(given.x[block.rows], weight_ih, out=products.of_block(block.rows))
+        gx = multiply(given.x[block.rows], weight_ih, out=products.of_block(block.rows))
         for at in block.steps:
             before = [state.at(at.n) for state in running]
-            gh = np.matmul(before[0], weight_hh, out=products.of_step(at))
+            gh = multiply(before[0], weight_hh, out=products.of_step(at))
             ax, ah = products.forward(at, gx[at.inside], gh)
             h = unprojected[at.rows]
             rest = body.step(at, ax, ah, before, h)
             if weight_hr is not None:
-                h = np.matmul(h, weight_hr.T, out=y[at.rows])
+                h = multiply(h, weight_hr.T, out=y[at.rows])
             for state, rows in zip(running, (h, *rest), strict=True):
                 state.rows = rows
     for state in running:
@@ -91,12 +92,12 @@ def fill_backward(outs: Sequence[Any], *args: Any) -> None:
             np.copyto(grads.h_before[at.inside], known[0])
             if weight_hr is not None:
                 np.copyto(grads.dh[at.inside], dh)
-                dh = np.matmul(dh, weight_hr, out=of_h[: at.n])
+                dh = multiply(dh, weight_hr, out=of_h[: at.n])
             dgx, dgh = grads.dgx[at.inside], grads.dgh[at.inside]
             dax, dah = products.places(dgx, dgh)
             body.grad(at, dh, running, known, given.y[at.rows], dax, dah)
             products.backward(at, dax, dah if body.splits else dax, dgx, dgh)
-            np.matmul(dgh, weight_hh, out=running[0])
+            multiply(dgh, weight_hh, out=running[0])
             if body.splits:
                 np.add(running[0], body.direct[: at.n], out=running[0])
         grads.take_in(block.rows)

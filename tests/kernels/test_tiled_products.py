@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinygrad_bn.backends import numpy_backend
-from tinygrad_bn.backends.numpy_backend import matmul, matmul_into
+from tinygrad_bn.backends import products
+from tinygrad_bn.backends.products import matmul, matmul_into
 
 import tinygrad_bn as tg
 
@@ -113,7 +113,7 @@ def test_a_step_takes_them_and_its_program_gives_the_same_bits(monkeypatch):
     taken, accepts = [], tiled_products.accepts
     spied = tiled_products.TILED_PRODUCT
     kernel = type(spied)(spied.run, lambda *x: taken.append(x) or accepts(*x), spied.into)
-    monkeypatch.setattr(numpy_backend, "for_tiles", lambda: kernel)
+    monkeypatch.setattr(products, "for_tiles", lambda: kernel)
 
     def trained(through):
         tg.manual_seed(0)
