@@ -157,13 +157,16 @@ def like_scores(dy: Array, x: Array, *rest: Any) -> tuple[Array, ...]:
 
 def accepts(x: Array, target: Array, weight: Array | None, *rest: Any) -> bool:
     """Float32 or float64 (N, C) in C order with values in it, and int64 labels."""
-    return (
+    here, there = x.flags, target.flags
+    return bool(
         x.ndim == 2
-        and x.size > 0
+        and x.size
         and x.dtype in WHOLE
-        and in_order(x)
+        and here.c_contiguous
+        and here.aligned
         and target.dtype == INT64
-        and in_order(target)
+        and there.c_contiguous
+        and there.aligned
         and (weight is None or (weight.dtype == x.dtype and in_order(weight)))
     )
 

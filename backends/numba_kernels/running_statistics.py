@@ -80,7 +80,7 @@ def run_count(count: Array) -> tuple[Array]:
 
 def accepts_count(count: Array) -> bool:
     """A count of int64 or float64 that may be written."""
-    return count.dtype in COUNTS and not count.shape and count.flags.carray
+    return bool(count.dtype in COUNTS and not count.shape and count.flags.carray)
 
 
 def accepts_tracked(count: Array, *args: Any) -> bool:

@@ -180,6 +180,27 @@ class TestInSlots:
             # two roundings to float32 in another order
             np.testing.assert_allclose(got, np.add(dx, dz), rtol=1e-6, atol=1e-6)
 
+    @pytest.mark.parametrize("uses", [1, 2])
+    def test_those_of_a_norm_are_cast_into_their_places(self, uses: int, device: str) -> None:
+        """Sums of float64 are rounded to the parameters' dtype once, whoever keeps the result."""
+        norms = [tg.nn.BatchNorm1d(4, device=device) for _ in range(2)]
+        tg.optim.SGD(norms[0].parameters(), lr=0.1)
+        x = tg.randn(5, 4, device=device)
+        for norm in norms:
+            sum((norm(x * (i + 1)) ** 3).sum() for i in range(uses)).backward()
+        assert all(p._grad.array is p.slot for p in norms[0].parameters())
+        kept, plain = ([p.grad.tolist() for p in norm.parameters()] for norm in norms)
+        assert kept == plain
+
+    def test_a_bias_alone_is_summed_into_its_place(self, layer: Any, device: str) -> None:
+        layer.weight.requires_grad_(False)
+        x = tg.randn(5, 4, device=device)
+        layer(x).square().sum().backward()
+        weight, bias = self.now(layer)
+        assert weight is None
+        # on a GPU the product would sum it along, in another order
+        np.testing.assert_allclose(bias, self.gradients(layer, x)[1], rtol=1e-6, atol=1e-6)
+
     def test_a_matrix_times_itself_gets_both(self, device: str) -> None:
         weight = tg.nn.Parameter(tg.randn(3, 3, dtype=tg.float64, device=device))
         twin = weight.detach().clone().requires_grad_()

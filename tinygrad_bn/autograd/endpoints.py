@@ -30,6 +30,9 @@ def seeds(roots: Sequence[Variable], grads: Sequence[Any] | None, as_tensors: bo
                 ones = root.backend.asarray(1, dtype)  # in a third of the time
             else:
                 ones = on(root.backend, root.backend.xp.ones, shape, dtype=dtype)
+            if not as_tensors:
+                found.append(ones)
+                continue
             grad = Variable.tensor_class.wrap(ones, root.backend)
         if not isinstance(grad, Variable):
             raise GradientError(

@@ -145,10 +145,7 @@ class Sequential(PartSequence[Module]):
     def in_order(self) -> list[Module]:
         """The modules as they are called."""
         values = self.__dict__
-        names: Iterable[str] = self._kinds
-        if {*self._kinds.values()} != {MODULE}:  # some other part has been registered
-            names = [name for name, kind in self._kinds.items() if kind == MODULE]
-        modules = [*map(values.__getitem__, names)]
+        modules = [values[name] for name, kind in self._kinds.items() if kind == MODULE]
         return self._all() if None in modules else modules
 
 
