@@ -13,8 +13,8 @@ from llvmlite import ir
 
 from tinygrad_bn.backend import Array
 
-from .entries import I32, I64, addresses_of
-from .objects import DATA, TUPLE_ITEMS, address_of, at, directly, intrinsic, put
+from .entries import I32, addresses_of
+from .objects import DATA, TUPLE_ITEMS, address_of, at, calling, directly, intrinsic, put
 
 FINISHED = -1
 """What running code returns when no call has failed."""
@@ -105,9 +105,7 @@ def call(typing: Any, entry: Any, operands: Any) -> Any:
     """Call the function at an address with the address of its operands; its status."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(I32, [I64.as_pointer()])
-        function = builder.inttoptr(args[0], kind.as_pointer())
-        return builder.call(function, [builder.inttoptr(args[1], I64.as_pointer())])
+        return calling(builder, I32, args[0], args[1:])
 
     return numba.int32(numba.int64, numba.int64), generate
 

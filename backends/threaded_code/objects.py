@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Sequence
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any, TypeAlias
 
 import numba
@@ -30,7 +30,7 @@ HEAD = object.__basicsize__
 TYPE, COUNT, LIST_ITEMS, CELL_ITEM = HEAD - 8, HEAD, HEAD + 8, HEAD
 TUPLE_ITEMS = tuple.__basicsize__
 DATA, NDIM, SHAPE, STRIDES, DTYPE, FLAGS = (HEAD + 8 * i for i in (0, 1, 2, 3, 5, 6))
-"""Of an array; there is its base between the last but two."""
+"""Of an array; its base, the fifth field, is left out."""
 ALIGNED = 0x0100
 """Of an array's flags, as `numpy/ndarraytypes.h` numbers them."""
 INT = 0xFFFFFFFF
@@ -58,34 +58,44 @@ def put(typing: Any, address: Any, word: Any) -> Any:
     return numba.void(numba.int64, numba.int64), generate
 
 
+def calling(builder: Any, result: ir.Type, function: Any, operands: Sequence[Any]) -> Any:
+    """The call of a function of pointers, all by their addresses."""
+    pointer = I64.as_pointer()
+    kind = ir.FunctionType(result, [pointer] * len(operands))
+    return builder.call(
+        builder.inttoptr(function, kind.as_pointer()),
+        [builder.inttoptr(x, pointer) for x in operands],
+    )
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def next_item(typing: Any, function: Any, mapping: Any, position: Any, key: Any, value: Any) -> Any:
-    """``PyDict_Next``, by its address: whether there is another item, which goes where they say."""
+    """``PyDict_Next``: whether there is another item, which goes where the pointers say."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(I32, [I64.as_pointer()] * 4)
-        function, *operands = args
-        return builder.call(
-            builder.inttoptr(function, kind.as_pointer()),
-            [builder.inttoptr(x, I64.as_pointer()) for x in operands],
-        )
+        return calling(builder, I32, args[0], args[1:])
 
     return numba.int32(*[numba.int64] * 5), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def item(typing: Any, function: Any, mapping: Any, key: Any) -> Any:
-    """``PyDict_GetItemWithError``, by its address: where the value is, or 0."""
+    """``PyDict_GetItemWithError``: where a value is, or 0."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(I64, [I64.as_pointer()] * 2)
-        function, *operands = args
-        return builder.call(
-            builder.inttoptr(function, kind.as_pointer()),
-            [builder.inttoptr(x, I64.as_pointer()) for x in operands],
-        )
+        return calling(builder, I64, args[0], args[1:])
 
     return numba.int64(*[numba.int64] * 3), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def part(typing: Any, function: Any, whole: Any) -> Any:
+    """``PyFunction_GetCode`` and its like: where a part of an object is, or 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return calling(builder, I64, args[0], args[1:])
+
+    return numba.int64(*[numba.int64] * 2), generate
 
 
 def directly(function: Any) -> Callable[..., Any]:
@@ -107,16 +117,26 @@ def address_of_function(name: str) -> int:
 
 # Containers
 
-Row: TypeAlias = dict[Any, Any] | list[Any] | CellType | tuple[dict[Any, Any], str]
-"""A dict with its keys in order, a list, a closure's variable, or what a dict has under a name."""
-WHOLE, LIST, CELL, NAMED = range(4)
-NEXT_ITEM, ITEM, END, POSITION, KEY, VALUE, ROWS = (8 * i for i in range(7))
-"""Where in a block are the functions, the end, what `PyDict_Next` is to leave, and the rows."""
+Row: TypeAlias = dict[Any, Any] | list[Any] | CellType | FunctionType | tuple[dict[Any, Any], str]
+"""A dict with its keys in order, a list, a closure's variable, the code and the defaults of a
+function, or what a dict has under a name.
+"""
+WHOLE, LIST, CELL, FUNCTION, NAMED = range(5)
+C_API = (
+    "PyDict_Next",
+    "PyDict_GetItemWithError",
+    "PyFunction_GetCode",
+    "PyFunction_GetDefaults",
+    "PyFunction_GetKwDefaults",
+)
+NEXT_ITEM, ITEM, PARTS = 0, 8, 16
+END, POSITION, KEY, VALUE, ROWS = (8 * (len(C_API) + i) for i in range(5))
+"""Where in a block are these functions, the end, what `PyDict_Next` is to leave, and the rows."""
 
 
 class Held:
     """What containers hold, and which hold something else later: other objects, or in another
-    order. It is Python that calls, so nobody changes them meanwhile.
+    order. Python's lock is held meanwhile, so that nobody changes them.
 
     Parameters
     ----------
@@ -125,7 +145,7 @@ class Held:
 
     def __init__(self, sections: Sequence[Iterable[Row]]) -> None:
         self._objects: list[Any] = []  # alive, so that no other object has their address
-        words = [address_of_function(f) for f in ("PyDict_Next", "PyDict_GetItemWithError")]
+        words = [address_of_function(name) for name in C_API]
         words += [0] * (ROWS // 8 - len(words))
         for number, section in enumerate(sections):
             for row in section:
@@ -153,6 +173,9 @@ def described(row: Row) -> tuple[int, Any, list[Any], list[int]]:
             return CELL, row, [row.cell_contents], [id(row.cell_contents)]
         except ValueError:
             return CELL, row, [], [0]
+    if isinstance(row, FunctionType):
+        objects = [row.__code__, row.__defaults__, row.__kwdefaults__]
+        return FUNCTION, row, objects, [0 if x is None else id(x) for x in objects]
     mapping, name = row
     if name not in mapping:
         return NAMED, mapping, [name], [id(name), 0]
@@ -182,6 +205,14 @@ def same_list(found: Any, count: Any, items: Any) -> Any:
     return i == count
 
 
+@numba.njit("boolean(int64, int64, int64)", cache=True)
+def same_function(block: Any, function: Any, items: Any) -> Any:
+    i = 0
+    while i < 24 and part(at(block + PARTS + i), function) == at(items + i):
+        i += 8
+    return i == 24
+
+
 @numba.njit("int64(int64)", cache=True)
 def changed(block: Any) -> Any:
     """See `Held.changed`."""
@@ -196,6 +227,8 @@ def changed(block: Any) -> Any:
             same = same_list(container, count, items)
         elif kind == CELL:
             same = at(container + CELL_ITEM) == at(items)
+        elif kind == FUNCTION:
+            same = same_function(block, container, items)
         else:
             same = item(at(block + ITEM), container, at(items)) == at(items + 8)
         if not same:

@@ -236,6 +236,29 @@ def test_a_global_that_hides_what_is_built_in_is_seen() -> None:
         assert compiled(tg.ones(1)).item() == wanted
 
 
+def test_functions_that_are_reloaded_are_seen() -> None:
+    """As IPython does it: in the function itself."""
+
+    def factor(x: float = 2.0, *, y: float = 1.0) -> float:
+        return x * y
+
+    compiled = tg.compile(lambda x: x * factor())
+
+    def seen(wanted: float) -> None:
+        for _ in range(3):
+            assert compiled(tg.ones(1)).item() == wanted
+
+    seen(2)
+    factor.__defaults__ = (3.0,)
+    seen(3)
+    factor.__kwdefaults__ = {"y": 2.0}
+    seen(6)
+    factor.__kwdefaults__["y"] = 5.0
+    seen(15)
+    factor.__code__ = (lambda: 7.0).__code__
+    seen(7)
+
+
 def test_graphs_that_need_what_a_replay_overwrites_refuse(device: str) -> None:
     """Of arguments as of state."""
     state = tg.zeros(4)
@@ -293,7 +316,12 @@ def test_what_containers_hold(held: str) -> None:
     a, b, c = object(), object(), object()
     mapping, names, items, cell = {1: a, "b": b}, {"b": b}, [a, b], (lambda: variable).__closure__
     assert cell
-    look = kind([[mapping], [items], [(names, "b"), (names, "c")], [cell[0]]])
+
+    def function(x: Any = a) -> None:
+        pass
+
+    rows = [(names, "b"), (names, "c")]
+    look = kind([[mapping], [items], rows, [cell[0]], [function, Setting.step]])
 
     def seen(bits: int) -> None:
         assert look.changed() == bits
@@ -325,3 +353,7 @@ def test_what_containers_hold(held: str) -> None:
     seen(0b1001)
     variable = a
     seen(0b1001)
+    function.__defaults__ = (b,)
+    seen(0b11001)
+    function.__defaults__ = (a,)  # another tuple
+    seen(0b11001)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from operator import is_
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
 
-Row: TypeAlias = dict[Any, Any] | list[Any] | CellType | tuple[dict[Any, Any], str]
-"""Where something stands: a dict, a list, a closure's variable, or a name in a dict."""
+Row: TypeAlias = dict[Any, Any] | list[Any] | CellType | FunctionType | tuple[dict[Any, Any], str]
+"""Where something stands: a dict, a list, a closure's variable, a function, a name in a dict."""
 NUMBERS = (bool, int, float, complex, str, bytes, np.generic, np.dtype)
 
 
@@ -55,17 +55,21 @@ class Cell(Contents):
 
     def __init__(self, path: str, cell: CellType) -> None:
         self.cell = cell
-        super().__init__(path, self.contents)
-
-    def contents(self) -> tuple[Any, ...]:
-        """The object, or nothing."""
-        try:
-            return (self.cell.cell_contents,)
-        except ValueError:
-            return ()
+        super().__init__(path, lambda: held_by(cell))
 
     def rows(self) -> Sequence[Row]:
         return [self.cell]
+
+
+class Code(Contents):
+    """What a function does, and its defaults, which whoever reloads a module exchanges in it."""
+
+    def __init__(self, path: str, function: FunctionType) -> None:
+        self.function = function
+        super().__init__(path, lambda: held_by(function))
+
+    def rows(self) -> Sequence[Row]:
+        return [self.function]
 
 
 class Globals(Contents):
@@ -185,6 +189,8 @@ def held_by(row: Row) -> Iterable[Any]:
     if isinstance(row, tuple):
         mapping, name = row
         return (mapping.get(name, held_by),)  # which no attribute is
+    if isinstance(row, FunctionType):
+        return row.__code__, row.__defaults__, row.__kwdefaults__
     if isinstance(row, CellType):
         try:
             return (row.cell_contents,)

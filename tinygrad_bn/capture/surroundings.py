@@ -19,7 +19,15 @@ import numpy as np
 
 from tinygrad_bn.autograd.variable import Variable
 from tinygrad_bn.backend import Kernel, KernelPoint
-from tinygrad_bn.capture.contents import NUMBERS, Cell, Contents, Decisions, Globals, Hooks
+from tinygrad_bn.capture.contents import (
+    NUMBERS,
+    Cell,
+    Code,
+    Contents,
+    Decisions,
+    Globals,
+    Hooks,
+)
 from tinygrad_bn.nn.normalization import base
 from tinygrad_bn.nn.parts import Parts
 from tinygrad_bn.optim.flat_optimizer import FlatOptimizer
@@ -187,6 +195,8 @@ class Surroundings:
         ours = (x.__module__ or "").partition(".")[0] in LIBRARIES
         if ours and x.__closure__ is None:
             return
+        if not ours:
+            self.contents.append(Code(path, x))
         self.walk(x.__defaults__, path)
         self.walk(x.__kwdefaults__, path)
         for name, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
