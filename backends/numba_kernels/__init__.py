@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from tinygrad_bn.backend import Kernel
 
@@ -100,6 +101,7 @@ class Kernels(dict[str, "Kernel | None"]):
         self.update(import_module(f"{__name__}.{family}").KERNELS)
         return self[name]
 
-    def get(self, name: str, default: Kernel | None = None) -> Kernel | None:  # type: ignore[override]
-        """The kernel of that name; its family is loaded first."""
-        return self[name]
+    get: Any = dict.__getitem__
+    """The kernel of that name, whose family is loaded first; there is no default. Every call of a
+    kernel point asks, and this runs no Python for a kernel that is there.
+    """

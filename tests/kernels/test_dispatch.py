@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -29,16 +30,16 @@ def test_a_kernel_point_without_a_kernel_has_none():
     assert NUMPY.kernels.get("moving_average") is None
 
 
-def test_reference_kernels_switches_kernels_off(monkeypatch):
+def test_reference_kernels_switches_kernels_off():
     calls = []
     kernel = NUMPY.kernels.get("whole_batch_norm")
     spy = type(kernel)(lambda *args: calls.append(1) or kernel.run(*args), kernel.accepts)
-    monkeypatch.setitem(NUMPY.kernels, "whole_batch_norm", spy)
     x = tg.randn(8, 3)
     norm = tg.nn.functional.batch_norm
-    fast = norm(x, None, None, training=True)
-    with tg.reference_kernels():
-        slow = norm(x, None, None, training=True)
+    with patch.dict(NUMPY.kernels, whole_batch_norm=spy):
+        fast = norm(x, None, None, training=True)
+        with tg.reference_kernels():
+            slow = norm(x, None, None, training=True)
     assert calls == [1]
     np.testing.assert_allclose(fast.numpy(), slow.numpy(), atol=5e-7)  # float32's rounding at 4
 
@@ -66,7 +67,7 @@ def test_norms_reach_their_kernels_from_any_layout(family, monkeypatch):
 
 
 @pytest.mark.parametrize("wrapped", [0, 2])
-def test_ctrl_c_inside_of_a_kernel_is_ctrl_c(wrapped, monkeypatch):
+def test_ctrl_c_inside_of_a_kernel_is_ctrl_c(wrapped):
     """Numba hands results over in Python, where a signal turns into its SystemError."""
 
     def run(*args, **kwargs):
@@ -78,15 +79,15 @@ def test_ctrl_c_inside_of_a_kernel_is_ctrl_c(wrapped, monkeypatch):
                 error = outer
         raise error
 
-    monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
-    with pytest.raises(KeyboardInterrupt):
+    spoilt = patch.dict(NUMPY.kernels, batch_moments=Kernel(run, lambda *args: True))
+    with spoilt, pytest.raises(KeyboardInterrupt):
         moments.batch_moments(NUMPY, np.ones((4, 2, 1)), None)
 
 
-def test_another_error_of_a_kernel_stays_itself(monkeypatch):
+def test_another_error_of_a_kernel_stays_itself():
     def run(*args, **kwargs):
         raise SystemError("own")
 
-    monkeypatch.setitem(NUMPY.kernels, "batch_moments", Kernel(run, lambda *args: True))
-    with pytest.raises(SystemError, match="own"):
+    spoilt = patch.dict(NUMPY.kernels, batch_moments=Kernel(run, lambda *args: True))
+    with spoilt, pytest.raises(SystemError, match="own"):
         moments.batch_moments(NUMPY, np.ones((4, 2, 1)), None)
