@@ -164,7 +164,7 @@ class Held:
 def described(row: Row) -> tuple[int, Any, list[Any], list[int]]:
     """A row's kind, its container, what that holds, and the addresses of it; 0 for nothing."""
     if isinstance(row, dict):
-        objects = [part for pair in row.items() for part in pair]
+        objects = [x for pair in row.items() for x in pair]
         return WHOLE, row, objects, [*map(id, objects)]
     if isinstance(row, list):
         return LIST, row, [*row], [*map(id, row)]
@@ -184,6 +184,7 @@ def described(row: Row) -> tuple[int, Any, list[Any], list[int]]:
 
 @numba.njit("boolean(int64, int64, int64, int64)", cache=True)
 def same_dict(block: Any, mapping: Any, count: Any, items: Any) -> Any:
+    """Whether a dict has these keys with these values, in this order."""
     put(block + POSITION, 0)
     function, position = at(block + NEXT_ITEM), block + POSITION
     for i in range(0, count, 2):
@@ -196,6 +197,7 @@ def same_dict(block: Any, mapping: Any, count: Any, items: Any) -> Any:
 
 @numba.njit("boolean(int64, int64, int64)", cache=True)
 def same_list(found: Any, count: Any, items: Any) -> Any:
+    """Whether a list has these items."""
     if at(found + COUNT) != count:
         return False
     start = at(found + LIST_ITEMS)
@@ -207,6 +209,7 @@ def same_list(found: Any, count: Any, items: Any) -> Any:
 
 @numba.njit("boolean(int64, int64, int64)", cache=True)
 def same_function(block: Any, function: Any, items: Any) -> Any:
+    """Whether a function has this code and these defaults of both kinds."""
     i = 0
     while i < 24 and part(at(block + PARTS + i), function) == at(items + i):
         i += 8

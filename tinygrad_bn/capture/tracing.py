@@ -41,6 +41,12 @@ class Given:
     position: int
 
 
+OFTEN = 256
+"""After 1, 2, 4, 8 … and every so many looks that found a change, all is noted anew: more and more
+rarely, since what changes at every call would be missed again.
+"""
+
+
 class Capture:
     """A program with what it holds for, and with what is around it in Python.
 
@@ -247,8 +253,8 @@ class Capture:
         found = OTHER if glance is None else glance.look()
         if found:
             self._missed += 1
-            if self._missed & (self._missed - 1) == 0:  # ever more rarely: what changes at every
-                glance, found = self._new_glance(), OTHER  # call, a new glance would miss too
+            if self._missed & min(self._missed - 1, OFTEN - 1) == 0:
+                glance, found = self._new_glance(), OTHER
         if found & OTHER:
             if not all(leaf.same() for leaf in self.leaves) or not self.surroundings.same():
                 return OTHER
