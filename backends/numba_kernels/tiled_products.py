@@ -1,9 +1,10 @@
-"""Products of low matrices and of short sums, as those of a layer at a small batch: its output, and
-the gradients of input and weights.
+"""Products of matrices of which one stays in a cache, as those of a layer: its output, and the
+gradients of input and weights.
 
-BLAS lays both matrices out anew before it multiplies. That pays where each number is used often; of
-these products it is, with the wait for weights that left the cache meanwhile, the larger part. Here
-tiles read the matrices where they are, and only what lies across is turned over.
+BLAS lays both matrices out anew before it multiplies. That pays where they are large; of these
+products it is, with the wait for weights that left the cache meanwhile, a good part. Here tiles
+read the matrices where they are, and only what lies across, or beside the lines of a cache, is laid
+out, panel by panel. Sums are the same either way, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,23 +17,19 @@ import numpy as np
 from tinygrad_bn.backend import Array
 
 from ..blas import thread_count
+from .borrowing import copied
 from .calling import Call, in_one_call
 from .compilation import compiled, inlined
 from .flat import FLOATS, flat
 from .register_tiles import HEIGHTS, REGISTER, WIDTH, tile, transposed
 
-LEAST, LEAST_ACROSS, MOST = 2**20, 2**18, 2**26
-"""So many products of numbers BLAS takes as well without laying matrices out; it turns one that
-lies across over from fewer on. With more than the most its way pays.
-"""
-FEW, LOW, SHORT = 24, 128, 64
-"""So many rows are few, so many make a matrix that is low, so many terms a sum that is short."""
-TERMS, FEW_TERMS = 128, 32
-"""After so many terms the next ones are added up, for the parts of both matrices to stay in a
-cache; fewer where rows are few, for memory to be read in order."""
+LINE = 64
+"""How many bytes a line of a cache has."""
+TALL = 1020
+"""A panel is laid out once for so many rows; more of them would leave the second cache."""
 
-tallest, tall, middle, low, single = map(tile, HEIGHTS)
-TALLEST, TALL, MIDDLE, _, _ = HEIGHTS
+tallest, second, middle, low, single = map(tile, HEIGHTS)
+TALLEST, SECOND, MIDDLE, _, _ = HEIGHTS
 
 
 @compiled
@@ -45,9 +42,9 @@ def strip(
     while rows >= TALLEST:
         tallest(like, a, down, along, b, after, terms, y, apart, fresh)
         a, y, rows = a + TALLEST * down * size, y + TALLEST * apart * size, rows - TALLEST
-    if rows >= TALL:
-        tall(like, a, down, along, b, after, terms, y, apart, fresh)
-        a, y, rows = a + TALL * down * size, y + TALL * apart * size, rows - TALL
+    if rows >= SECOND:
+        second(like, a, down, along, b, after, terms, y, apart, fresh)
+        a, y, rows = a + SECOND * down * size, y + SECOND * apart * size, rows - SECOND
     if rows >= MIDDLE:
         middle(like, a, down, along, b, after, terms, y, apart, fresh)
         a, y, rows = a + MIDDLE * down * size, y + MIDDLE * apart * size, rows - MIDDLE
@@ -71,10 +68,14 @@ def laid_out(
         for c in range(0, width, side):
             transposed(b, first + q + (j + c) * across, across, panel, q * width + c)
     for q in range(squares, terms):
-        for c in range(columns):
-            panel[q * width + c] = b[(first + q) * after + (j + c) * across]
+        row, at = panel[q * width : (q + 1) * width], (first + q) * after + j * across
+        if across == 1:
+            copied(b[at : at + columns], row)
+        else:
+            for c in range(columns):
+                row[c] = b[at + c * across]
         for c in range(columns, width):
-            panel[q * width + c] = 0
+            row[c] = 0
 
 
 @compiled
@@ -85,17 +86,18 @@ def multiplied(a: Any, b: Any, y: Any, sizes: Any, steps: Any, block: Any) -> No
     (m, k, n), (down, along, after, across) = sizes, steps
     size = np.int64(a.itemsize)
     width = WIDTH // size
-    whole, height = n - n % width, TALLEST if across == 1 else m
-    panel = np.empty(block * width, a.dtype)
-    rest = np.empty(m * width if n > whole else 0, a.dtype)
+    direct = across == 1 and (address(b) | after * size) % LINE == 0
+    whole, height = n - n % width, TALLEST if direct else TALL
+    panel = aligned(block * width, a.dtype)
+    rest = aligned(m * width if n > whole else 0, a.dtype)
     for first in range(0, k, block):
         terms = min(block, k - first)
         for row in range(0, m, height):
             left, rows = address(a) + (row * down + first * along) * size, min(height, m - row)
             for j in range(0, n, width):
                 right, step = address(b) + (first * after + j) * size, after
-                if across != 1 or j == whole:
-                    if row == 0:
+                if not direct or j == whole:
+                    if not direct or row == 0:
                         laid_out(b, first, j, after, across, terms, min(width, n - j), panel)
                     right, step = address(panel), width
                 out, apart = address(y) + (row * n + j) * size, n
@@ -116,18 +118,32 @@ def address(x: Any) -> Any:
     return np.int64(x.ctypes.data)
 
 
+@inlined
+def aligned(size: Any, dtype: Any) -> Any:
+    """Memory that begins where a cache line does."""
+    memory = np.empty(size + LINE // 4, dtype)
+    start = -address(memory) % LINE // memory.itemsize
+    return memory[start : start + size]
+
+
 def steps(x: Array) -> tuple[int, int]:
     """How many numbers a row is from the next, and a column, in a matrix in C or in F order."""
     return (x.shape[1], 1) if x.flags.c_contiguous else (1, x.shape[0])
 
 
 def product(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
-    (y,), (m, k), (after, across) = outs, a.shape, steps(b)
-    block = TERMS if across == 1 else 2 * TERMS
-    if across == 1 and m <= FEW:
-        block = FEW_TERMS
-    sizes = m, k, b.shape[1]
-    return multiplied, (flat(a), flat(b), flat(y), sizes, (*steps(a), after, across), block)
+    (y,), (m, k), n, (after, across) = outs, a.shape, b.shape[1], steps(b)
+    block = terms_at_once(m, n, across == 1)
+    return multiplied, (flat(a), flat(b), flat(y), (m, k, n), (*steps(a), after, across), block)
+
+
+def terms_at_once(rows: int, columns: int, direct: bool) -> int:
+    """How many terms are added up before the next ones, for the parts of both matrices to stay in
+    a cache; fewer where rows are few, for memory to be read in order.
+    """
+    if not direct:
+        return 256
+    return 32 if rows <= FEW else 256 if columns <= 512 else 128
 
 
 def new(a: Array, b: Array) -> tuple[Array]:
@@ -136,20 +152,41 @@ def new(a: Array, b: Array) -> tuple[Array]:
 
 def accepts(a: Array, b: Array) -> bool:
     """Matrices of float32 or float64, in C or F order, whose product takes less time here."""
-    if not a.ndim == b.ndim == 2:
+    if not a.ndim == b.ndim == 2 or a.dtype != b.dtype or a.dtype not in FLOATS:
         return False
     (m, k), n, width = a.shape, b.shape[1], WIDTH // a.itemsize
-    work = m * k * n
-    if k <= SHORT:
-        pays = LEAST <= work <= MOST
-    elif b.flags.c_contiguous:
-        pays = 1 < m <= LOW and work >= LEAST and (work <= MOST or m <= FEW)
-    else:
-        pays = 1 < m <= 2 * LOW and work >= LEAST_ACROSS
-    if not pays or 10 * (n + -n % width) > 11 * n or a.dtype != b.dtype or a.dtype not in FLOATS:
+    if m < 2 or not pays(m, k, n, a.flags.c_contiguous, b.flags.c_contiguous, LINE // a.itemsize):
+        return False
+    if 10 * (n + -n % width) > 11 * n or not (readable(a) and readable(b)):
         return False
     threads = count()
-    return readable(a) and readable(b) and (threads == 1 or threads * work <= 4 * LEAST)
+    return bool(threads == 1 or threads * m * k * n <= 2**22)
+
+
+FEW = 24
+"""So many rows BLAS does not make up for, however large the other matrix is."""
+
+
+def pays(m: int, k: int, n: int, a_by_rows: bool, b_by_rows: bool, line: int) -> bool:
+    """Whether OpenBLAS took longer, on one thread of a processor with AVX-512; NOTES.md of the
+    benchmarks has the figures.
+
+    It lays nothing out itself for less than 2²⁰ products of numbers.
+    """
+    work, matrix = m * k * n, k * n
+    if work < 2**20:
+        return False
+    if k <= 64:
+        return work <= 2**26
+    if not a_by_rows:
+        return work <= 2**24 or m * n <= 2**16
+    if not b_by_rows:
+        return m <= (512 if matrix <= 2**19 else 256)
+    if n % line:
+        return False
+    if n <= 512 and (matrix <= 2**18 or (matrix <= 2**19 and m <= 512)):
+        return True
+    return m <= FEW or (m <= 64 and work <= 2**28)
 
 
 def readable(x: Array) -> bool:

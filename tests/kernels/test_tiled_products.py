@@ -52,12 +52,12 @@ def test_any_sizes_and_layouts(sizes, times, of_a, of_b, dtype):
 def test_values_that_are_not_finite_stay_in_their_rows_and_columns(monkeypatch):
     monkeypatch.setattr(tiled_products, "count", lambda: 1)
     rng = np.random.default_rng(0)
-    a, b = matrix(rng, (16, 300), "C"), matrix(rng, (300, 250), "C")
-    a[3, 7], b[5, 249] = np.nan, np.inf
+    a, b = matrix(rng, (16, 300), "C"), matrix(rng, (300, 272), "C")
+    a[3, 7], b[5, 271] = np.nan, np.inf
     assert KERNEL.accepts(a, b)
     y = KERNEL.run(a, b)
     expected = np.zeros(y.shape, bool)
-    expected[3], expected[:, 249] = True, True
+    expected[3], expected[:, 271] = True, True
     assert np.array_equal(~np.isfinite(y), expected)
 
 
@@ -70,12 +70,31 @@ def test_what_is_left_to_blas(monkeypatch):
     assert KERNEL.accepts(matrix(rng, (784, 16), "F"), matrix(rng, (16, 256), "C"))
     assert not KERNEL.accepts(np.repeat(a, 2, 0)[::2], b)  # rows with gaps
     assert not KERNEL.accepts(a, b[:, :100].copy())  # tiles would be a quarter zeros
-    assert not KERNEL.accepts(np.repeat(a, 20, 0), b)  # not low
+    assert not KERNEL.accepts(a, b[:, :250].copy())  # rows that begin within a line of a cache
+    assert not KERNEL.accepts(np.ones((256, 1024), "f4"), np.ones((1024, 1024), "f4"))
     assert not KERNEL.accepts(a[:2], b)  # too little
     assert not KERNEL.accepts(a.astype("f8"), b)
     assert not KERNEL.accepts(a.astype("i4"), b.astype("i4"))
     assert not KERNEL.accepts(a[None], b)
     assert not KERNEL.accepts(a[:0], b)
+
+
+def test_bits_do_not_depend_on_where_matrices_lie():
+    """Panels are laid out where rows begin within a line of a cache, as NumPy's often do."""
+    rng = np.random.default_rng(0)
+    a, b = matrix(rng, (32, 300), "C"), matrix(rng, (300, 256), "C")
+
+    def moved(x, by):
+        memory = np.empty(x.size + 32, x.dtype)
+        start = -memory.ctypes.data % 64 // x.itemsize + by
+        there = memory[start : start + x.size].reshape(x.shape)
+        there[...] = x
+        return there
+
+    first, *others = [
+        KERNEL.run(moved(a, i), moved(b, j)) for i, j in ((0, 0), (4, 0), (0, 4), (5, 7))
+    ]
+    assert all(np.array_equal(first, y) for y in others)
 
 
 def test_threads_of_blas_take_what_pays_for_them(monkeypatch):
