@@ -155,7 +155,7 @@ def accepts(a: Array, b: Array) -> bool:
     if not a.ndim == b.ndim == 2 or a.dtype != b.dtype or a.dtype not in FLOATS:
         return False
     (m, k), n, width = a.shape, b.shape[1], WIDTH // a.itemsize
-    if m < 2 or not pays(m, k, n, a.flags.c_contiguous, b.flags.c_contiguous, LINE // a.itemsize):
+    if m < 2 or not pays(m, k, n, a.flags.c_contiguous, b.flags.c_contiguous, a.itemsize):
         return False
     if 10 * (n + -n % width) > 11 * n or not (readable(a) and readable(b)):
         return False
@@ -167,24 +167,25 @@ FEW = 24
 """So many rows BLAS does not make up for, however large the other matrix is."""
 
 
-def pays(m: int, k: int, n: int, a_by_rows: bool, b_by_rows: bool, line: int) -> bool:
-    """Whether OpenBLAS took longer, on one thread of a processor with AVX-512; NOTES.md of the
+def pays(m: int, k: int, n: int, a_by_rows: bool, b_by_rows: bool, size: int) -> bool:
+    """Whether OpenBLAS took longer, on one thread, for numbers of so many bytes; NOTES.md of the
     benchmarks has the figures.
 
-    It lays nothing out itself for less than 2²⁰ products of numbers.
+    It lays nothing out itself for less than 2²⁰ products of numbers. With the registers of AVX2
+    only low matrices and short sums were quicker.
     """
-    work, matrix = m * k * n, k * n
-    if work < 2**20:
+    work, matrix = m * k * n, k * n * size
+    if work < 2**20 or (REGISTER < 64 and min(m, k) > 32):
         return False
     if k <= 64:
         return work <= 2**26
     if not a_by_rows:
         return work <= 2**24 or m * n <= 2**16
     if not b_by_rows:
-        return m <= (512 if matrix <= 2**19 else 256)
-    if n % line:
+        return m <= (512 if matrix <= 2**21 else 256)
+    if n * size % LINE:
         return False
-    if n <= 512 and (matrix <= 2**18 or (matrix <= 2**19 and m <= 512)):
+    if n <= 512 and (matrix <= 2**20 or (matrix <= 2**21 and m <= 512)):
         return True
     return m <= FEW or (m <= 64 and work <= 2**28)
 
