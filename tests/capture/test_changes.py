@@ -236,6 +236,36 @@ def test_a_global_that_hides_what_is_built_in_is_seen() -> None:
         assert compiled(tg.ones(1)).item() == wanted
 
 
+def test_attributes_of_classes_are_seen() -> None:
+    class Base:
+        shift = 0.0
+
+    class Scaled(Base):
+        scale = 2.0
+
+        def __call__(self, x: tg.Tensor) -> tg.Tensor:
+            return x * self.scale + self.shift
+
+    model: Any = Scaled()
+    compiled = tg.compile(lambda x: model(x))
+
+    def seen(wanted: float) -> None:
+        for _ in range(3):
+            assert compiled(tg.ones(1)).item() == wanted
+
+    seen(2)
+    Scaled.scale = 3.0
+    seen(3)
+    Base.shift = 1.0
+    seen(4)
+    Scaled.shift = 2.0  # type: ignore[misc]
+    seen(5)
+    del Scaled.shift
+    seen(4)
+    Scaled.__call__ = lambda self, x: x * 7  # type: ignore[method-assign]
+    seen(7)
+
+
 def test_functions_that_are_reloaded_are_seen() -> None:
     """As IPython does it: in the function itself."""
 

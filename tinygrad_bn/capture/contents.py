@@ -4,7 +4,9 @@ step itself may take.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from operator import is_
 from types import CellType, FunctionType
@@ -70,6 +72,20 @@ class Code(Contents):
 
     def rows(self) -> Sequence[Row]:
         return [self.function]
+
+
+class ClassAttributes(Contents):
+    """What somebody wrote in a class."""
+
+    def __init__(self, path: str, kind: type, names: Sequence[str]) -> None:
+        self.kind, self.names = kind, names
+        super().__init__(path, partial(map, vars(kind).get, names))
+
+    def rows(self) -> Sequence[Row] | None:
+        behind = gc.get_referents(vars(self.kind))  # the dict that the class shows a proxy of
+        if [type(x) for x in behind] != [dict]:
+            return None
+        return [(behind[0], name) for name in self.names]
 
 
 class Globals(Contents):

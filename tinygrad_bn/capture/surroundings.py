@@ -22,6 +22,7 @@ from tinygrad_bn.backend import Kernel, KernelPoint
 from tinygrad_bn.capture.contents import (
     NUMBERS,
     Cell,
+    ClassAttributes,
     Code,
     Contents,
     Decisions,
@@ -166,9 +167,7 @@ class Surroundings:
 
     def classes(self, x: Any, path: str) -> None:
         """What the user wrote of an object's class."""
-        for kind in type(x).__mro__:
-            if kind.__module__.partition(".")[0] in LIBRARIES:
-                continue
+        for kind in users(type(x)):
             names = [n for n in vars(kind).get("__slots__", ()) if hasattr(x, n)]
             if names:
                 self.keep(path, partial(slots_of, x, names))
@@ -179,10 +178,10 @@ class Surroundings:
                 self.class_attributes(kind, path)
 
     def class_attributes(self, kind: type, path: str) -> None:
-        called = ("__call__", "__enter__", "__exit__")
-        names = [name for name in vars(kind) if not name.startswith("__") or name in called]
-        self.keep(f"{path}'s class", partial(map, vars(kind).get, names))
-        for name in names:
+        """The attributes of a class, and whether it hides some of its bases'."""
+        names = {name for found in users(kind) for name in vars(found) if is_read(name)}
+        self.contents.append(ClassAttributes(f"{path}'s class", kind, sorted(names)))
+        for name in sorted(names & vars(kind).keys()):
             value = vars(kind)[name]
             if isinstance(value, (staticmethod, classmethod)):
                 value = value.__func__
@@ -229,6 +228,18 @@ class Surroundings:
             params = group["params"]
             self.keep(here, partial(structure_of, group), watched=True)
             self.sequence(params, f"{here}['params']")
+
+
+def users(kind: type) -> Iterator[type]:
+    """Those of a class and its bases that are no library's."""
+    for found in kind.__mro__:
+        if found.__module__.partition(".")[0] not in LIBRARIES:
+            yield found
+
+
+def is_read(name: str) -> bool:
+    """Whether a step may read an attribute of this name of a class, or call it unnamed."""
+    return not name.startswith("__") or name in ("__call__", "__enter__", "__exit__")
 
 
 def slots_of(x: Any, names: list[str]) -> list[Any]:
