@@ -151,3 +151,24 @@ def test_graphs_notice_repeated_steps() -> None:
         with pytest.raises(tg.errors.GradientError):
             loss.backward()
         optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_eager_and_compiled_steps_take_turns(name: str) -> None:
+    """A program and a repeated step are the same calls on the same memory."""
+    results = []
+    for turns in ("eeee", "cccc", "ecec"):
+        trained = Trained(name, **OPTIONS[name])
+
+        def step(trained: Trained = trained) -> None:
+            trained.loss()
+            trained.optimizer.step()
+
+        compiled = tg.compile(step)
+        for turn in turns:
+            for _ in range(4):
+                (step if turn == "e" else compiled)()
+        results.append(trained.values())
+    for values in zip(*results, strict=True):
+        for other in values[1:]:
+            np.testing.assert_array_equal(values[0], other)
