@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .borrowing import borrowed, copied, written
-from .compilation import compiled, inlined
+from .compilation import compiled, in_whole_registers, inlined
 from .norm_math import (
     all_slopes,
     back_through,
@@ -111,6 +111,7 @@ def grad_sums(
     product: Any,
 ) -> None:
     """Σ g and Σ g·x̂ for each column, two rows at a time; g is dy where y came through the ReLU."""
+    in_whole_registers()
     n, channels, _ = x.shape
     x, dy = matrix(x), matrix(dy)
     hi, a, b = lines(x, mean, rstd, weight, bias)
@@ -155,6 +156,7 @@ def grad_input(
     out: Any,
 ) -> None:
     """dx = γ rstd (g - mean(g) - x̂ mean(g·x̂)), and γ rstd g where the mask is false."""
+    in_whole_registers()
     n, channels, _ = x.shape
     dx = matrix(written(out, dy))
     x, dy = matrix(x), matrix(dy)
@@ -208,6 +210,7 @@ def whole_grad(
     product: Any,
 ) -> None:
     """All of a backward."""
+    in_whole_registers()
     grad_sums(dy, x, mean, rstd, weight, bias, relu, mask, total, product)
     means = total / max(count, 1), product / max(count, 1)
     grad_input(dy, x, mean, rstd, weight, bias, relu, *means, mask, dx)

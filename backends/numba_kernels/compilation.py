@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from numba import extending, types
 from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +33,24 @@ def compiled(function: F, **options: Any) -> F:
 def inlined(function: F) -> F:
     """The same, for parts of kernels: a call would stand in the way of vectors."""
     return compiled(function, forceinline=True)
+
+
+intrinsic: Any = extending.intrinsic
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def in_whole_registers(typing: Any) -> Any:
+    """Have the calling function use vectors as long as registers are.
+
+    LLVM keeps to half of 512 bits, since processors that first had so many ran slower by them. What
+    computes more than it waits for memory takes a fifth less time with all of them.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # of LLVM, unchecked
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 class Announcement(event.Listener):

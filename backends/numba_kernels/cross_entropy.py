@@ -13,7 +13,7 @@ import numpy as np
 from tinygrad_bn.backend import Array
 
 from .calling import Call, in_one_call
-from .compilation import compiled, plus
+from .compilation import compiled, in_whole_registers, plus
 from .vector_math import exp, largest
 
 WHOLE = {np.dtype(np.float32): np.dtype(np.int32), np.dtype(np.float64): np.dtype(np.int64)}
@@ -60,6 +60,7 @@ def forward(
     total: Any,
 ) -> None:
     """The four results of the kernel point; ``words`` are the bits of x."""
+    in_whole_registers()
     rounded = x.dtype.type
     n, classes = x.shape
     for i in range(n):
@@ -93,6 +94,7 @@ def grad_input(
     """dx = dy (mass p - wanted); ``even`` is wanted of each class, by its share, and of the label
     what is kept of its weight besides.
     """
+    in_whole_registers()
     rounded = x.dtype.type
     n, classes = x.shape
     keep, even = rounded(1 - smoothing), rounded(smoothing / classes)

@@ -19,7 +19,7 @@ from tinygrad_bn.backend import Array
 from . import gate_math
 from .borrowing import written
 from .calling import Call, in_one_call, place
-from .compilation import OPTIONS, compiled, inlined
+from .compilation import OPTIONS, compiled, in_whole_registers, inlined
 from .gate_math import PARTS, REAL, SIGMOID, TANH
 from .hidden_layer import accepts, accepts_two, flat, like
 
@@ -277,6 +277,7 @@ def typed_slope(curve: Any, x: Any) -> Formula | None:
 @compiled
 def values(x: Any, curve: Any, out: Any) -> None:
     """f(x)."""
+    in_whole_registers()
     y = written(out, x)
     for i in range(x.size):
         y[i] = value(curve, x[i])
@@ -285,6 +286,7 @@ def values(x: Any, curve: Any, out: Any) -> None:
 @compiled
 def chained(dy: Any, x: Any, curve: Any, out: Any) -> None:
     """dy f'(x)."""
+    in_whole_registers()
     dx = written(out, dy)
     for i in range(x.size):
         dx[i] = dy[i] * slope(curve, x[i])
@@ -293,6 +295,7 @@ def chained(dy: Any, x: Any, curve: Any, out: Any) -> None:
 @compiled
 def sigmoids(x: Any, out: Any) -> None:
     """σ(x)."""
+    in_whole_registers()
     y = written(out, x)
     for i in range(x.size):
         y[i] = gate_math.sigmoid(x[i])
@@ -301,6 +304,7 @@ def sigmoids(x: Any, out: Any) -> None:
 @compiled
 def sigmoid_chained(dy: Any, y: Any, out: Any) -> None:
     """dy y (1 - y)."""
+    in_whole_registers()
     dx, one = written(out, dy), dy.dtype.type(1)
     for i in range(y.size):
         dx[i] = dy[i] * y[i] * (one - y[i])

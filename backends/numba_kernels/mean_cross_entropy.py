@@ -9,7 +9,7 @@ import numpy as np
 from tinygrad_bn.backend import Array
 
 from .calling import Call, in_one_call
-from .compilation import compiled
+from .compilation import compiled, in_whole_registers
 from .cross_entropy import WHOLE, accepts, forward, grad_input, like_scores
 
 
@@ -28,6 +28,7 @@ def whole(
     total: Any,
 ) -> None:
     """The losses, which nobody needs, and the five results of the kernel point."""
+    in_whole_registers()
     losses = np.empty(found.shape, x.dtype)
     forward(x, words, target, weight, ignore_index, smoothing, losses, found, greatest, total)
     loss = count = 0.0
@@ -53,6 +54,7 @@ def whole_grad(
     dx: Any,
 ) -> None:
     """dx from the gradient of the mean."""
+    in_whole_registers()
     each = np.empty(found.shape, x.dtype)
     each[:] = dy[()] * share[()]
     grad_input(each, x, target, class_share, found, greatest, total, ignore_index, smoothing, dx)

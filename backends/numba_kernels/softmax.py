@@ -11,7 +11,7 @@ import numpy as np
 from tinygrad_bn.backend import Array
 
 from .calling import Call, in_one_call
-from .compilation import compiled, plus
+from .compilation import compiled, in_whole_registers, plus
 from .cross_entropy import BLOCK, WHOLE, sum_of_exp
 from .hidden_layer import accepts, accepts_two, like
 from .vector_math import exp, largest
@@ -44,6 +44,7 @@ def sum_of_products(x: Any, y: Any, i: Any) -> Any:
 @compiled
 def shares(x: Any, words: Any, y: Any) -> None:
     """eˣ / Σ eˣ; ``words`` are the bits of x."""
+    in_whole_registers()
     for i in range(x.shape[0]):
         most = largest(words, i)
         for k in range(x.shape[1]):
@@ -56,6 +57,7 @@ def shares(x: Any, words: Any, y: Any) -> None:
 @compiled
 def shares_grad(dy: Any, y: Any, dx: Any) -> None:
     """y (dy - Σ dy y)."""
+    in_whole_registers()
     for i in range(y.shape[0]):
         total = y.dtype.type(sum_of_products(dy, y, i))
         for k in range(y.shape[1]):
@@ -65,6 +67,7 @@ def shares_grad(dy: Any, y: Any, dx: Any) -> None:
 @compiled
 def log_shares(x: Any, words: Any, y: Any) -> None:
     """x - log Σ eˣ."""
+    in_whole_registers()
     for i in range(x.shape[0]):
         most = largest(words, i)
         log_sum = x.dtype.type(np.log(sum_of_exp(x, i, most)))
@@ -75,6 +78,7 @@ def log_shares(x: Any, words: Any, y: Any) -> None:
 @compiled
 def log_shares_grad(dy: Any, y: Any, dx: Any) -> None:
     """dy - e^y Σ dy."""
+    in_whole_registers()
     for i in range(y.shape[0]):
         total = y.dtype.type(sum_of_row(dy, i))
         for k in range(y.shape[1]):
