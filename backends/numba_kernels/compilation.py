@@ -21,13 +21,23 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def kept(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable[[Any], Any]:
+    """A compiler of Numba's with these arguments, and with a cache on disk where there is a folder
+    that can be written to.
+    """
+
+    def compile(function: Any) -> Any:
+        try:
+            return compiler(*args, cache=True, **options)(function)
+        except RuntimeError:
+            return compiler(*args, **options)(function)
+
+    return compile
+
+
 def compiled(function: F, **options: Any) -> F:
     """The function, compiled for the types of its first call, and for others when they come."""
-    options = {**OPTIONS, **options}
-    try:
-        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # no folder to keep the cache in can be written to
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+    return kept(numba.njit, **{**OPTIONS, **options})(function)  # type: ignore[no-any-return]
 
 
 def inlined(function: F) -> F:

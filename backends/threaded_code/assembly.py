@@ -13,6 +13,7 @@ from llvmlite import ir
 
 from tinygrad_bn.backend import Array
 
+from ..numba_kernels.compilation import kept
 from .entries import I32, addresses_of
 from .objects import DATA, TUPLE_ITEMS, address_of, at, calling, directly, intrinsic, put
 
@@ -110,7 +111,7 @@ def call(typing: Any, entry: Any, operands: Any) -> Any:
     return numba.int32(numba.int64, numba.int64), generate
 
 
-@numba.njit("int64(int64, int64)", nogil=True, cache=True)
+@kept(numba.njit, "int64(int64, int64)", nogil=True)
 def run(code: Any, inputs: Any) -> Any:
     """Put the addresses of the inputs' data in, and make the calls."""
     move = code + 16

@@ -13,6 +13,7 @@ import numpy as np
 
 from tinygrad_bn.backend import Array
 
+from ..numba_kernels.compilation import kept
 from .assembly import NativeCall
 from .objects import address_of
 from .ufunc_loops import (
@@ -142,7 +143,7 @@ def together(chain: Sequence[Loop]) -> NativeCall:
     return NativeCall(0, in_blocks.address, tuple(words), [loop.call.held for loop in chain])
 
 
-@numba.cfunc("int32(CPointer(int64))", cache=True)
+@kept(numba.cfunc, "int32(CPointer(int64))")
 def in_blocks(block: Any) -> Any:
     """Call all loops for a block of elements, then for the next."""
     head: Any = carray(block, (HEAD,))

@@ -20,6 +20,7 @@ from numba import extending
 
 from tinygrad_bn.backend import Array
 
+from ..numba_kernels.compilation import kept
 from .entries import I32, I64
 
 byte_bounds = np.lib.array_utils.byte_bounds
@@ -182,7 +183,7 @@ def described(row: Row) -> tuple[int, Any, list[Any], list[int]]:
     return NAMED, mapping, [name, mapping[name]], [id(name), id(mapping[name])]
 
 
-@numba.njit("boolean(int64, int64, int64, int64)", cache=True)
+@kept(numba.njit, "boolean(int64, int64, int64, int64)")
 def same_dict(block: Any, mapping: Any, count: Any, items: Any) -> Any:
     """Whether a dict has these keys with these values, in this order."""
     put(block + POSITION, 0)
@@ -195,7 +196,7 @@ def same_dict(block: Any, mapping: Any, count: Any, items: Any) -> Any:
     return not next_item(function, mapping, position, block + KEY, block + VALUE)
 
 
-@numba.njit("boolean(int64, int64, int64)", cache=True)
+@kept(numba.njit, "boolean(int64, int64, int64)")
 def same_list(found: Any, count: Any, items: Any) -> Any:
     """Whether a list has these items."""
     if at(found + COUNT) != count:
@@ -207,7 +208,7 @@ def same_list(found: Any, count: Any, items: Any) -> Any:
     return i == count
 
 
-@numba.njit("boolean(int64, int64, int64)", cache=True)
+@kept(numba.njit, "boolean(int64, int64, int64)")
 def same_function(block: Any, function: Any, items: Any) -> Any:
     """Whether a function has this code and these defaults of both kinds."""
     i = 0
@@ -216,7 +217,7 @@ def same_function(block: Any, function: Any, items: Any) -> Any:
     return i == 24
 
 
-@numba.njit("int64(int64)", cache=True)
+@kept(numba.njit, "int64(int64)")
 def changed(block: Any) -> Any:
     """See `Held.changed`."""
     found = 0
@@ -272,7 +273,7 @@ class Expected:
         return fit_directly(self._address, id(arrays))  # type: ignore[no-any-return]
 
 
-@numba.njit("boolean(int64, int64)", cache=True)
+@kept(numba.njit, "boolean(int64, int64)")
 def fit(block: Any, arrays: Any) -> Any:
     """See `Expected.fit`."""
     if at(arrays + COUNT) != at(block):

@@ -14,6 +14,7 @@ from llvmlite import ir
 
 from tinygrad_bn.backend import Array
 
+from ..numba_kernels.compilation import kept
 from .assembly import NativeCall
 from .entries import I64
 from .objects import intrinsic
@@ -143,7 +144,7 @@ STEPS, FIRST, NOW = OUTER_STEPS + MOST, OUTER_STEPS + 2 * MOST, OUTER_STEPS + 3 
 """Where in a block, whose first word is the loop, are the numbers and the rows of numbers."""
 
 
-@numba.cfunc("int32(CPointer(int64))", cache=True)
+@kept(numba.cfunc, "int32(CPointer(int64))")
 def walk(block: Any) -> Any:
     """Call a loop for every place of the outer axis."""
     words: Any = carray(block, (NOW + MOST,))
