@@ -2,9 +2,9 @@
 
     python benchmarks/kernels.py
 
-Optimizers' steps, the cross-entropy with its gradient, dropout, and a whole training step of an
-MLP, each through the public interface, on one thread. All variants of a case run in one process in
-turns; what is told is the median over the turns, its quartiles, and the ratio of medians. Beside an
+Optimizers' steps, the cross-entropy and activations with their gradients, dropout, and a whole
+training step of an MLP, each through the public interface, on one thread. All variants of a case
+run in one process in turns; what is told is the median over the turns, its quartiles, and the ratio of medians. Beside an
 optimizer's step NumPy copies the parameters: what a step moves in a second is told as a part of
 what the copy moves. PyTorch's optimizers run fused where they can, else over lists of tensors
 (foreach). Writes results/kernels.json.
@@ -55,7 +55,9 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 PASSES = {"SGD": 5, "Adagrad": 5, "RMSprop": 5, "Lion": 5, "SGDScheduleFree": 5, "LAMB": 11}
 """How often a step reads or writes each parameter's four bytes; 7 times where not named."""
 FUSED = {"SGD", "Adam", "AdamW", "Adagrad"}
-BEYOND_NORMS = ("_update", "softmax_cross_entropy", "philox")
+NORMS = ("batch_", "row_", "whole_", "moving_")
+"""How the names of the kernel points of norms begin."""
+ACTIVATIONS = ("gelu", "elu", "silu", "mish", "softplus", "sigmoid", "softmax")
 
 Calls = dict[str, Callable[[], Any]]
 
@@ -154,6 +156,24 @@ def dropping(n: int) -> Calls:
     return {**calls, "torch": forward(torch)} if torch else calls
 
 
+def activating(name: str) -> Calls:
+    """An activation of 1000 rows of 1000 numbers, and its gradient."""
+    values = np.random.default_rng(0).standard_normal((1000, 1000)).astype(np.float32)
+    options = {"dim": 1} if name == "softmax" else {}
+
+    def both(library: Any) -> Callable[[], None]:
+        x, dy = library.tensor(values, requires_grad=True), library.tensor(values)
+
+        def run() -> None:
+            getattr(library.nn.functional, name)(x, **options).backward(dy)
+            x.grad = None
+
+        return run
+
+    calls = {"kernel": both(tg), "reference": by_reference(both(tg))}
+    return {**calls, "torch": both(torch)} if torch else calls
+
+
 def training(batch: int) -> Calls:
     """A step of Adam on the MLP 784-[256, 256]-10 with batch norm, without capturing it."""
     rng = np.random.default_rng(0)
@@ -178,7 +198,7 @@ def training(batch: int) -> Calls:
         return run
 
     def beyond_norms(name: str) -> bool:
-        return any(part in name for part in BEYOND_NORMS)
+        return not name.startswith(NORMS)
 
     earlier = step(tg)
 
@@ -200,6 +220,8 @@ def cases() -> Iterator[tuple[str, Callable[[], Calls], int]]:
         yield f"cross-entropy ({n}, {classes})", partial(classifying, n, classes), 0
     for n in (16_384, 1_000_000):
         yield f"dropout ({n})", partial(dropping, n), 0
+    for name in ACTIVATIONS:
+        yield f"{name} (1000, 1000)", partial(activating, name), 0
     for batch in (2, 64, 256):
         yield f"training step, batch {batch}", partial(training, batch), 0
 
