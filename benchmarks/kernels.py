@@ -4,10 +4,10 @@
 
 Optimizers' steps, the cross-entropy and activations with their gradients, dropout, and a whole
 training step of an MLP, each through the public interface, on one thread. All variants of a case
-run in one process in turns; what is told is the median over the turns, its quartiles, and the ratio of medians. Beside an
-optimizer's step NumPy copies the parameters: what a step moves in a second is told as a part of
-what the copy moves. PyTorch's optimizers run fused where they can, else over lists of tensors
-(foreach). Writes results/kernels.json.
+run in one process in turns; what is told is the median over the turns, its quartiles, and the ratio
+of medians. Beside an optimizer's step NumPy copies the parameters: what a step moves in a second is
+told as a part of what the copy moves. PyTorch's optimizers run fused where they can, else over
+lists of tensors (foreach). Writes results/kernels.json.
 """
 
 from __future__ import annotations

@@ -183,15 +183,15 @@ struct ScheduleFreeAdamW {
 };
 
 struct Adam {
-    Real rate, correction, least;
+    Real rate, least;
     Means means;
     Decay decay;
 
     __device__ void prepare(const Given& at) {
         const Wide step = read(at.a), lr = read(at.b), beta1 = read(at.c), beta2 = read(at.d);
-        rate = narrow(lr / (1 - power(beta1, step)));
-        correction = narrow(root(1 - power(beta2, step)));
-        least = narrow(read(at.e));
+        const Wide correction = root(1 - power(beta2, step));
+        rate = narrow(lr * correction / (1 - power(beta1, step)));
+        least = narrow(read(at.e) * correction);
         means.by(beta1, beta2);
         decay.by(at.f, lr, at.flag);
     }
@@ -201,7 +201,7 @@ struct Adam {
         means.apply(at);
         if (greatest) at.s2 = greater(at.s2, at.s1);
         const Real square = greatest ? at.s2 : at.s1;
-        at.p = at.p - rate * (at.s0 / (root(square) / correction + least));
+        at.p = at.p - rate * (at.s0 / (root(square) + least));
     }
 };
 

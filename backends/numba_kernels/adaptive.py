@@ -37,8 +37,8 @@ def adam(
     to = param.dtype.type
     step, lr, beta1, beta2, eps = step[()], lr[()], beta1[()], beta2[()], eps[()]
     b1, c1, b2, c2 = to(beta1), to(1 - beta1), to(beta2), to(1 - beta2)
-    correction, least = to(np.sqrt(1 - beta2**step)), to(eps)
-    rate = to(lr / (1 - beta1**step))
+    correction = np.sqrt(1 - beta2**step)
+    least, rate = to(eps * correction), to(lr * correction / (1 - beta1**step))
     decay = None if weight_decay is None else to(weight_decay[()])
     keep = None if weight_decay is None else to(1 - lr * weight_decay[()])
     for i in range(param.size):
@@ -50,7 +50,7 @@ def adam(
         if max_exp_avg_sq is not None:
             power = greater(max_exp_avg_sq[i], power)
             max_exp_avg_sq[i] = power
-        param[i] = p - rate * (mean / (np.sqrt(power) / correction + least))
+        param[i] = p - rate * (mean / (np.sqrt(power) + least))
 
 
 @exact

@@ -1,5 +1,4 @@
-"""Whoever waits for kernels to be compiled is told so, once; and kernels need no folder for a cache.
-"""
+"""Whoever waits for kernels to be compiled is told so, once; kernels need no folder for a cache."""
 
 from __future__ import annotations
 

@@ -30,15 +30,20 @@ def adam_update(
     *,
     decoupled: bool,
 ) -> tuple[Array, Array, Array, Array | None]:
-    """One step along the mean gradient over its root mean square, or over the greatest so far."""
+    """One step along the mean gradient over its root mean square, or over the greatest so far.
+
+    The root's correction is multiplied into the numbers around it, ε too: an element is divided
+    once (Kingma & Ba 2015, section 2, last paragraph).
+    """
     xp, to = backend.xp, rounding(backend, param)
     param, grad = with_decay(to, to(param), to(grad), lr, weight_decay, decoupled)
     exp_avg = average(to, exp_avg, grad, beta1)
     power = exp_avg_sq = average(to, exp_avg_sq, xp.square(grad), beta2)
     if max_exp_avg_sq is not None:
         power = max_exp_avg_sq = xp.maximum(max_exp_avg_sq, exp_avg_sq)
-    denom = xp.sqrt(power) / to(xp.sqrt(1 - beta2**step)) + to(eps)
-    step_size = to(lr / (1 - beta1**step))
+    correction = xp.sqrt(1 - beta2**step)
+    denom = xp.sqrt(power) + to(eps * correction)
+    step_size = to(lr * correction / (1 - beta1**step))
     return param - step_size * (exp_avg / denom), exp_avg, exp_avg_sq, max_exp_avg_sq
 
 
