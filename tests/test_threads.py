@@ -36,3 +36,12 @@ def test_what_is_no_number_of_threads_is_refused(wrong: Any) -> None:
     with pytest.raises(ArgumentError, match="expected a number of threads"):
         tg.set_num_threads(wrong)
     assert tg.get_num_threads() == before
+
+
+def test_a_compiled_step_has_the_bits_of_eager_for_any_number() -> None:
+    a, b = tg.randn(32, 300), tg.randn(300, 256)
+    product = tg.compile(lambda x: x @ b)
+    for count in (1, 2, 1):
+        tg.set_num_threads(count)
+        assert np.array_equal(product(a).numpy(), (a @ b).numpy())
+        assert np.array_equal(product(a).numpy(), (a @ b).numpy())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tinygrad_bn.errors import ArgumentError
 
+ASKED: list[int | None] = [None]
+"""The number that was set last, by which other kernels may take a product, with other last bits."""
+
 
 def get_num_threads() -> int:
     """How many threads a product of matrices may take on the CPU."""
@@ -22,6 +25,8 @@ def set_num_threads(num_threads: int) -> None:
     Notes
     -----
     Until this is called the libraries decide, by ``OPENBLAS_NUM_THREADS`` or the number of cores.
+    With one thread, products that stay in a cache are taken by kernels that are quicker then.
+    Compiled steps are traced again for another number.
     PyTorch's counts the threads of its own kernels too.
     """
     if type(num_threads) is not int or num_threads < 1:
@@ -29,3 +34,4 @@ def set_num_threads(num_threads: int) -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(num_threads, user_api="blas")
+    ASKED[0] = num_threads

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinygrad_bn import config
+from tinygrad_bn import config, threads
 from tinygrad_bn.autograd.variable import Stamp, Variable
 from tinygrad_bn.backend import Array, Backend, _reference_only, backend_for, precision
 from tinygrad_bn.capture.glance import OPTIONS, OTHER, TENSORS, Glance
@@ -374,4 +374,5 @@ def mode() -> tuple[Any, ...]:
         config.get_default_device(),
         _reference_only.get(),
         precision.allow_tf32,
+        threads.ASKED[0],
     )
