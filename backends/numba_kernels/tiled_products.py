@@ -182,7 +182,7 @@ def pays(m: int, k: int, n: int, a_by_rows: bool, b_by_rows: bool, size: int) ->
     if not a_by_rows:
         return work <= 2**24 or m * n <= 2**16
     if not b_by_rows:
-        return m <= (512 if matrix <= 2**21 else 256)
+        return matrix <= 2**18 or m <= (512 if matrix <= 2**21 else 256)
     if n * size % LINE:
         return False
     if n <= 512 and (matrix <= 2**20 or (matrix <= 2**21 and m <= 512)):

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
-from tinygrad_bn.autograd.variable import Stamp, Variable, clock
+from tinygrad_bn.autograd.variable import LAST_WRITE, Stamp, Variable, clock
 from tinygrad_bn.backend import Array, Backend
 from tinygrad_bn.config import anomaly_mode, grad_mode, where
 from tinygrad_bn.errors import BackendError, DtypeError, GradientError
@@ -217,7 +217,7 @@ class Function:
         """
         if self.inputs is None:
             self.freed()
-        if Stamp.latest < self.born or self.intact():
+        if LAST_WRITE[0] < self.born or self.intact():
             return
         for x in self.inputs or ():
             if isinstance(x, Variable) and x._stamp is not None and x._stamp.written > self.born:

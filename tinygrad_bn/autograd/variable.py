@@ -23,13 +23,16 @@ clock = count(1).__next__
 writing = Lock()
 
 
+LAST_WRITE = [0]
+"""When any memory was last overwritten: a node born later is intact. An attribute of a class would
+be dearer: each write to one makes Python forget what it knows of the class.
+"""
+
+
 class Stamp:
     """When the memory of some tensors that share it was last overwritten in place."""
 
     __slots__ = ("array", "written")
-
-    latest: ClassVar[int] = 0
-    """When any memory was: a node born later is intact."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -43,7 +46,7 @@ class Stamp:
     def tick() -> int:
         """The time of a write: the latest so far, also where several threads write."""
         with writing:
-            Stamp.latest = now = clock()
+            LAST_WRITE[0] = now = clock()
         return now
 
 

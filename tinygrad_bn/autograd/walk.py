@@ -12,7 +12,7 @@ from tinygrad_bn import config
 from tinygrad_bn.autograd.destinations import keeper
 from tinygrad_bn.autograd.function import Function
 from tinygrad_bn.autograd.interpreters import interpreters, replay
-from tinygrad_bn.autograd.variable import Stamp, Variable
+from tinygrad_bn.autograd.variable import LAST_WRITE, Variable
 from tinygrad_bn.backend import Array, Backend, current
 from tinygrad_bn.errors import GradientError, ShapeError
 
@@ -133,7 +133,7 @@ class Walk:
                 if node not in useful:
                     continue
             here = plain and backend.guard is None and node.origin is None
-            if here and (Stamp.latest < node.born or node.intact()):
+            if here and (LAST_WRITE[0] < node.born or node.intact()):
                 dxs = node.backward(dy) if outputs is None else node.backward(*dy)
                 self.distribute(node, dxs if dxs.__class__ is tuple else (dxs,))
             else:
