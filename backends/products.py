@@ -24,7 +24,7 @@ def matmul(a: Array, b: Array) -> Array:
     """The matrix product; of 16-bit floats in float32."""
     if a.dtype.itemsize < 4:
         return half_matmul(a, b)
-    if a.shape[-1] == 1:  # which NumPy does not give to BLAS
+    if of_one_term(a, b):
         return np.multiply(a, b)
     kernel = tiled(a, b)
     return np.matmul(a, b) if kernel is None else kernel.run(a, b)
@@ -40,7 +40,7 @@ def matmul_into(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
         return half_matmul_into, (a, b, out)
     if not out.flags.c_contiguous:
         a, b, out = swapped(b), swapped(a), swapped(out)
-    if a.shape[-1] == 1:
+    if of_one_term(a, b):
         return np.multiply, (a, b, out)
     kernel = tiled(a, b) if out.flags.carray else None
     return (np.matmul, (a, b, out)) if kernel is None else kernel.into((out,), a, b)
@@ -72,6 +72,11 @@ def weight_grad_into(outs: tuple[Array, ...], dy: Array, x: Array) -> Call:
 def swapped(x: Array) -> Array:
     """The last two axes exchanged."""
     return x.swapaxes(-1, -2)
+
+
+def of_one_term(a: Array, b: Array) -> bool:
+    """Whether sums have one term, for which NumPy takes no BLAS."""
+    return bool(a.shape[-1] == 1 and a.ndim > 1 and b.ndim > 1)
 
 
 def tiled(a: Array, b: Array) -> Any:

@@ -156,3 +156,11 @@ def test_a_step_takes_them_and_its_program_gives_the_same_bits(monkeypatch):
     same_losses, same_values = trained(tg.compile)
     assert losses == same_losses
     assert all(map(np.array_equal, values, same_values))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3, 1), (1, 4)), ((2, 3, 1), (1, 4)), ((1,), (1, 4)), ((3, 1), (1,))]
+)
+def test_products_of_one_term(shapes):
+    a, b = (np.random.default_rng(0).standard_normal(shape) for shape in shapes)
+    assert np.array_equal(matmul(a, b), np.matmul(a, b))
