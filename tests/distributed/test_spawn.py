@@ -96,9 +96,12 @@ class TestRuns:
 
 def test_ctrl_c_ends_the_ranks_and_arrives():
     code = """
+import signal
 import time
 import tinygrad_bn as tg
 from tinygrad_bn.errors import DistributedError
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell's `&`
 
 def work(rank):
     alone = tg.distributed.split_group(rank == 0)
