@@ -76,7 +76,7 @@ def as_dtype(spec: Any) -> np.dtype[Any]:
         raise DtypeError(f"expected a dtype, got {spec!r}") from None
     if dtype.kind not in "biu" and dtype.name not in FLOATS:
         raise DtypeError(f"expected a bool, integer or floating dtype, got {dtype}")
-    native: np.dtype[Any] = dtype.newbyteorder("=")
+    native: np.dtype[Any] = np.dtype(dtype.type)  # which all arrays of it share, as a rule
     return native
 
 

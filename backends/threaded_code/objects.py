@@ -3,7 +3,7 @@ object, where Python would take dozens.
 
 Fields are read that CPython's and NumPy's header files lay open, and that every extension module
 has compiled into it: ``PyVarObject``, ``PyTupleObject``, ``PyListObject``, ``PyCellObject``,
-``PyArrayObject_fields``.
+``PyArrayObject_fields``, ``PyArray_Descr``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ TYPE, COUNT, LIST_ITEMS, CELL_ITEM = HEAD - 8, HEAD, HEAD + 8, HEAD
 TUPLE_ITEMS = tuple.__basicsize__
 DATA, NDIM, SHAPE, STRIDES, DTYPE, FLAGS = (HEAD + 8 * i for i in (0, 1, 2, 3, 5, 6))
 """Of an array; its base, the fifth field, is left out."""
+SCALAR, NUMBER = HEAD, HEAD + 8
+"""Of a dtype: the type of its scalars; and in one word kind, letter, order of bytes and number. NumPy
+has many objects of one dtype, which have both in common.
+"""
 ALIGNED = 0x0100
 """Of an array's flags, as `numpy/ndarraytypes.h` numbers them."""
 INT = 0xFFFFFFFF
@@ -104,6 +108,11 @@ def directly(function: Any) -> Callable[..., Any]:
     first, in as much time as the call takes.
     """
     return function.overloads[function.signatures[0]].entry_point  # type: ignore[no-any-return]
+
+
+def words_of(dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """What says which dtype it is."""
+    return tuple(ctypes.c_int64.from_address(id(dtype) + i).value for i in (SCALAR, NUMBER))
 
 
 def address_of(x: Array) -> int:
@@ -258,18 +267,18 @@ class Expected:
     """
 
     def __init__(self, arrays: Sequence[Array], written: Sequence[Array]) -> None:
-        self._dtypes = [x.dtype for x in arrays]  # alive, as they are known by their addresses
         words = [len(arrays), len(written)]
         for x in written:
             words += byte_bounds(x)
         for x in arrays:
             before, after = (end - address_of(x) for end in byte_bounds(x))
-            words += [id(np.ndarray), id(x.dtype), before, after, x.ndim, *x.shape, *x.strides]
+            words += [id(np.ndarray), *words_of(x.dtype), before, after, x.ndim]
+            words += [*x.shape, *x.strides]
         self._words = np.array(words, np.int64)
         self._address = address_of(self._words)
 
     def fit(self, arrays: tuple[Array, ...]) -> bool:
-        """Whether these are such arrays; False is no answer, since a dtype may have equals."""
+        """Whether these are such arrays."""
         return fit_directly(self._address, id(arrays))  # type: ignore[no-any-return]
 
 
@@ -282,14 +291,17 @@ def fit(block: Any, arrays: Any) -> Any:
     wanted = first = areas + 16 * at(block + 8)
     for i in range(at(block)):
         x = at(arrays + TUPLE_ITEMS + 8 * i)
-        if at(x + TYPE) != at(wanted) or at(x + DTYPE) != at(wanted + 8):
+        if at(x + TYPE) != at(wanted):
             return False
-        start, end = at(x + DATA) + at(wanted + 16), at(x + DATA) + at(wanted + 24)
-        ndim = at(wanted + 32)
+        dtype = at(x + DTYPE)
+        if at(dtype + SCALAR) != at(wanted + 8) or at(dtype + NUMBER) != at(wanted + 16):
+            return False
+        start, end = at(x + DATA) + at(wanted + 24), at(x + DATA) + at(wanted + 32)
+        ndim = at(wanted + 40)
         if not at(x + FLAGS) & ALIGNED or at(x + NDIM) & INT != ndim:
             return False
         shape, strides = at(x + SHAPE), at(x + STRIDES)
-        wanted += 40
+        wanted += 48
         for k in range(ndim):
             if at(shape + 8 * k) != at(wanted + 8 * k):
                 return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -22,8 +24,15 @@ def misaligned() -> np.ndarray:
 
 @pytest.mark.parametrize(
     "x",
-    [X, X.copy(), np.zeros((8, 6), "f4")[2:6], np.broadcast_to(X, X.shape)],
-    ids=["same", "copy", "part", "read-only"],
+    [
+        X,
+        X.copy(),
+        np.zeros((8, 6), "f4")[2:6],
+        np.broadcast_to(X, X.shape),
+        X.view(X.dtype.newbyteorder("=")),
+        pickle.loads(pickle.dumps(X)),
+    ],
+    ids=["same", "copy", "part", "read-only", "another dtype object", "unpickled"],
 )
 def test_arrays_of_the_layout_that_is_expected_fit(x):
     assert Expected([X, T], []).fit((x, T))

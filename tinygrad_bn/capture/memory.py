@@ -180,7 +180,7 @@ class Memory:
             self._bindings += found
 
     def takes(self, arrays: tuple[Array, ...]) -> bool:
-        """Whether it may run on these arrays as they are; False is no answer."""
+        """Whether it may run on these arrays as they are; if not, it may on copies of them."""
         return self._expected is not None and self._expected.fit(arrays)
 
     def run(self, arrays: tuple[Array, ...], taken: bool, reread: bool) -> list[Array]:

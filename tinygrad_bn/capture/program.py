@@ -78,7 +78,7 @@ class Program:
         return [i.function.__self__ for i in self._all if is_early(i)]  # type: ignore[attr-defined]
 
     def takes(self, arrays: tuple[Array, ...]) -> bool:
-        """Whether it may run on these arrays as they are; False is no answer."""
+        """Whether it may run on these arrays as they are; if not, it may on copies of them."""
         return self._memory is not None and self._memory.takes(arrays)
 
     def run(

@@ -70,7 +70,7 @@ def parse(file: BinaryIO | gzip.GzipFile, path: object) -> np.ndarray[Any, Any]:
         )
     if file.read(1):
         raise DataError(f"expected {expected} bytes for {shape} in {path}, got more")
-    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.type, copy=False)
 
 
 def take(file: BinaryIO | gzip.GzipFile, count: int) -> bytearray:

@@ -57,7 +57,7 @@ def as_array(data: object, dtype: Any, device: object) -> tuple[Array, Backend]:
     if dtype is None and not hasattr(source, "dtype") and array.dtype == np.float64:
         array = backend.asarray(array, config.get_default_dtype())
     if not array.dtype.isnative:
-        return backend.asarray(array, array.dtype.newbyteorder("=")), backend
+        return backend.asarray(array, np.dtype(array.dtype.type)), backend
     return backend.copy(array) if hasattr(source, "dtype") else array, backend
 
 
