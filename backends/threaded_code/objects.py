@@ -33,8 +33,8 @@ TUPLE_ITEMS = tuple.__basicsize__
 DATA, NDIM, SHAPE, STRIDES, DTYPE, FLAGS = (HEAD + 8 * i for i in (0, 1, 2, 3, 5, 6))
 """Of an array; its base, the fifth field, is left out."""
 SCALAR, NUMBER = HEAD, HEAD + 8
-"""Of a dtype: the type of its scalars; and in one word kind, letter, order of bytes and number. NumPy
-has many objects of one dtype, which have both in common.
+"""Of a dtype: the type of its scalars; and kind, letter, order of bytes and number in one word. All
+objects of one dtype, and NumPy makes many, have both in common.
 """
 ALIGNED = 0x0100
 """Of an array's flags, as `numpy/ndarraytypes.h` numbers them."""
