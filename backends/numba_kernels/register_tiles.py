@@ -77,6 +77,15 @@ class Registers:
         kind = ir.FunctionType(self.type, [self.type] * 3)
         return self.builder.call(find(self.builder.module, kind, name), [a, b, c])
 
+    def prefetch(self, place: Any) -> None:
+        """Have the line of a place brought to the first cache, for reading."""
+        find: Any = cgutils.get_or_insert_function
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = find(self.builder.module, kind, "llvm.prefetch.p0i8")
+        where = self.builder.bitcast(place, byte)
+        self.builder.call(function, [where, I32(0), I32(3), I32(1)])
+
     def interleaved(self, a: Any, b: Any, half: int) -> Any:
         """The first half of each, or the second, in turns."""
         n = self.type.count
@@ -89,8 +98,10 @@ def registers(context: Any, builder: Any, real: Any) -> Registers:
     return Registers(builder, context.get_value_type(real), real.bitwidth // 8)
 
 
-def tile(rows: int) -> Any:
-    """The function that adds up a tile of so many rows, as wide as `WIDTH`."""
+def tile(rows: int, ahead: int = 0) -> Any:
+    """The function that adds up a tile of so many rows, as wide as `WIDTH`; and asks for what lies
+    so many bytes ahead of a's first row, if any, when it comes by.
+    """
 
     @intrinsic
     def multiply(
@@ -124,6 +135,8 @@ def tile(rows: int) -> Any:
             groups = [builder.gep(left, [offset]) for offset in offsets]
             with cgutils.for_range(builder, terms) as loop:
                 begin = builder.mul(along, loop.index)
+                if ahead:
+                    of.prefetch(builder.gep(left, [builder.add(begin, I64(ahead // of.size))]))
                 vectors = [*map(of.load, of.places(right, builder.mul(after, loop.index)))]
                 for r in range(rows):
                     at = builder.add(begin, builder.mul(down, I64(r % GROUP)))

@@ -25,20 +25,27 @@ from .register_tiles import HEIGHTS, REGISTER, WIDTH, tile, transposed
 
 LINE = 64
 """How many bytes a line of a cache has."""
+TERMS_ACROSS = 64
+"""So many terms are added up before the next ones where rows of a lie across and are many."""
 TALL = 1020
 """A panel is laid out once for so many rows; more of them would leave the second cache."""
 
 tallest, second, middle, low, single = map(tile, HEIGHTS)
 TALLEST, SECOND, MIDDLE, _, _ = HEIGHTS
+asking = tile(TALLEST, 2 * LINE)
+"""The tallest, which asks for its neighbour's columns: rows a page apart no processor foresees."""
 
 
 @compiled
 def strip(
     like: Any, a: Any, down: Any, along: Any, b: Any, after: Any, terms: Any, y: Any, apart: Any,
-    fresh: Any, rows: Any,
+    fresh: Any, rows: Any, ahead: Any,
 ) -> None:  # fmt: skip
-    """What a tile does, for any number of rows."""
+    """What a tile does, for any number of rows; and with an eye on those ahead."""
     size = np.int64(like.itemsize)
+    while rows >= TALLEST and ahead:
+        asking(like, a, down, along, b, after, terms, y, apart, fresh)
+        a, y, rows = a + TALLEST * down * size, y + TALLEST * apart * size, rows - TALLEST
     while rows >= TALLEST:
         tallest(like, a, down, along, b, after, terms, y, apart, fresh)
         a, y, rows = a + TALLEST * down * size, y + TALLEST * apart * size, rows - TALLEST
@@ -104,7 +111,7 @@ def multiplied(a: Any, b: Any, y: Any, sizes: Any, steps: Any, block: Any) -> No
                 if j == whole:
                     out, apart = address(rest) + row * width * size, width
                 strip(a, left, down, along, right, step, terms, out, apart,
-                      first == 0, rows)  # fmt: skip
+                      first == 0, rows, block == TERMS_ACROSS)  # fmt: skip
     for row in range(m if n > whole else 0):
         for c in range(n - whole):
             y[row * n + whole + c] = rest[row * width + c]
@@ -133,7 +140,8 @@ def steps(x: Array) -> tuple[int, int]:
 
 def product(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
     (y,), (m, k), n, (after, across) = outs, a.shape, b.shape[1], steps(b)
-    block = terms_at_once(m, n, across == 1)
+    tall = not a.flags.c_contiguous and m * k * n > 2**24
+    block = TERMS_ACROSS if tall else terms_at_once(m, n, across == 1)
     return multiplied, (flat(a), flat(b), flat(y), (m, k, n), (*steps(a), after, across), block)
 
 
@@ -180,7 +188,7 @@ def pays(m: int, k: int, n: int, a_by_rows: bool, b_by_rows: bool, size: int) ->
     if k <= 64:
         return work <= 2**26
     if not a_by_rows:
-        return work <= 2**24 or m * n <= 2**16
+        return work <= 2**24 or m * n * size <= 13 * 2**16
     if not b_by_rows:
         return matrix <= 2**18 or m <= (512 if matrix <= 2**21 else 256)
     if n * size % LINE:
