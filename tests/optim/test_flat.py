@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from typing import Any
 
 import numpy as np
@@ -417,3 +418,19 @@ def test_both_backends_take_the_same_steps(name: str, options: dict[str, Any], c
         for _ in range(10):
             trained.optimizer.step(trained.loss)
     assert distance(here, there) < 1e-12  # sums in another order, where it is a real GPU
+
+
+def test_memory_that_parameters_leave_is_free() -> None:
+    """Also if it was written in place, as by an initializer."""
+    layer = tg.nn.Linear(8, 8)
+    with tg.no_grad():
+        layer.weight.mul_(2)
+    memory = layer.weight.array
+    while memory.base is not None:
+        memory = memory.base
+    gone = weakref.ref(memory)
+    del memory
+    optimizer = tg.optim.SGD(layer.parameters(), lr=0.1)
+    layer(tg.ones(2, 8)).sum().backward()
+    optimizer.step()
+    assert gone() is None

@@ -82,7 +82,7 @@ class Bucket:
         self.runs: list[Run] = []
         for p, view, slot in zip(self.params, self.views, self.slots, strict=True):
             self.backend.store(view, p.array)
-            p.array, p.slot = view, slot
+            p.array, p.slot, p._stamp = view, slot, None  # a stamp holds the memory it is of
 
     def split(self, buffer: Array) -> list[Array]:
         """A view of each parameter's part, in its shape."""
@@ -213,7 +213,7 @@ class Bucket:
             view, slot, grad = self.views[i], self.slots[i], p._grad
             if p.array is not view:
                 self.backend.store(view, p.array)
-                p.array = view
+                p.array, p._stamp = view, None
                 stamp((p,))
             p.slot = slot
             if grad is not None and grad.array is not slot:
