@@ -38,12 +38,19 @@ def matmul_into(outs: tuple[Array, ...], a: Array, b: Array) -> Call:
     out = outs[0]
     if a.dtype.itemsize < 4:
         return half_matmul_into, (a, b, out)
-    if not out.flags.c_contiguous:
-        a, b, out = swapped(b), swapped(a), swapped(out)
     if of_one_term(a, b):
         return np.multiply, (a, b, out)
-    kernel = tiled(a, b) if out.flags.carray else None
-    return (np.matmul, (a, b, out)) if kernel is None else kernel.into((out,), a, b)
+    kernel = tiled(a, b)
+    if kernel is None:
+        return np.matmul, (a, b, out)
+    if not out.flags.carray:  # the bits must not depend on where they go
+        return tiled_into, (a, b, out)
+    call: Call = kernel.into(outs, a, b)
+    return call
+
+
+def tiled_into(a: Array, b: Array, out: Array) -> None:
+    np.copyto(out, tiled(a, b).run(a, b))
 
 
 def half_matmul_into(a: Array, b: Array, out: Array) -> None:
@@ -67,11 +74,6 @@ def weight_grad(dy: Array, x: Array) -> Array:
 def weight_grad_into(outs: tuple[Array, ...], dy: Array, x: Array) -> Call:
     """The same in given memory."""
     return matmul_into((outs[0].T,), x.T, dy)
-
-
-def swapped(x: Array) -> Array:
-    """The last two axes exchanged."""
-    return x.swapaxes(-1, -2)
 
 
 def of_one_term(a: Array, b: Array) -> bool:
