@@ -16,7 +16,7 @@ from .half import in_float32
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function and the operands that it is called with."""
-LEAST_WORK = 2**18
+LEAST_WORK = 2**20
 """With fewer products of numbers BLAS is as quick as anything."""
 
 
